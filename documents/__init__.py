@@ -1,0 +1,38 @@
+"""Files in, documents out: one immutable text with pages, sections and exact offsets. Imports nothing else of lcdoc."""
+
+from lcdoc.documents.document import Box, Document, Mark, Page, Section, Source, Span
+from lcdoc.documents.errors import (
+    CorruptFileError,
+    DocumentError,
+    EmptyDocumentError,
+    LimitError,
+    NotFoundError,
+    ParserCrashError,
+    PasswordError,
+    SourceChangedError,
+    UnsupportedTypeError,
+)
+from lcdoc.documents.limits import Limits
+from lcdoc.documents.loading import load, load_bytes
+
+__all__ = [
+    "Box",
+    "CorruptFileError",
+    "Document",
+    "DocumentError",
+    "EmptyDocumentError",
+    "LimitError",
+    "Limits",
+    "Mark",
+    "NotFoundError",
+    "Page",
+    "ParserCrashError",
+    "PasswordError",
+    "Section",
+    "Source",
+    "SourceChangedError",
+    "Span",
+    "UnsupportedTypeError",
+    "load",
+    "load_bytes",
+]
