@@ -12,6 +12,7 @@ from lcdoc.documents.errors import (
     SourceChangedError,
     UnsupportedTypeError,
 )
+from lcdoc.documents.folders import FileChoice, find_files
 from lcdoc.documents.limits import Limits
 from lcdoc.documents.loading import load, load_bytes
 
@@ -21,6 +22,7 @@ __all__ = [
     "Document",
     "DocumentError",
     "EmptyDocumentError",
+    "FileChoice",
     "LimitError",
     "Limits",
     "Mark",
@@ -33,6 +35,7 @@ __all__ = [
     "SourceChangedError",
     "Span",
     "UnsupportedTypeError",
+    "find_files",
     "load",
     "load_bytes",
 ]

@@ -13,7 +13,7 @@ from lcdoc.documents.document import Document
 from lcdoc.documents.errors import DocumentError, LimitError, NotFoundError
 from lcdoc.documents.isolation import run_parser
 from lcdoc.documents.limits import Limits
-from lcdoc.documents.readers import reader_version
+from lcdoc.documents.readers import reader_for, reader_version
 from lcdoc.documents.sniff import sniff
 
 STDIN = "-"
@@ -27,6 +27,7 @@ class RawFile:
     data: bytes
     digest: str
     media_type: str
+    reader: str
     reader_version: str
 
 
@@ -44,7 +45,7 @@ def identify(data: bytes, name: str) -> RawFile:
     """What these bytes are. `name` is used in messages, and breaks ties between kinds of text."""
     media_type = sniff(data, name)
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-    return RawFile(name, data, digest, media_type, reader_version(media_type))
+    return RawFile(name, data, digest, media_type, reader_for(media_type).READER, reader_version(media_type))
 
 
 def parse(
@@ -109,7 +110,7 @@ def _read_file(name: str, limits: Limits) -> bytes:
             raise _too_large(name, size, limits)
         data = path.read_bytes()
     except FileNotFoundError:
-        raise NotFoundError(name, "no such file", _suggestion(path)) from None
+        raise NotFoundError(name, "no such file", suggestion(path)) from None
     except PermissionError:
         raise NotFoundError(name, "permission denied", "check who may read the file") from None
     except (OSError, ValueError) as error:
@@ -118,7 +119,7 @@ def _read_file(name: str, limits: Limits) -> bytes:
     return data
 
 
-def _suggestion(path: Path) -> str:
+def suggestion(path: Path) -> str:
     """A file of nearly that name in the same folder, since a typing error is the usual cause."""
     import difflib
 

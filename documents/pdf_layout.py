@@ -23,7 +23,8 @@ from lcdoc.documents.text import join_hyphenated, vocabulary
 _FIRST_HALF = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*$")
 _SECOND_HALF = re.compile(r"[^\W\d_]+")
 _ENDS_HYPHEN = re.compile(r"[^\W\d_][-\u2010]$")
-_TERMINAL = re.compile(r"""[.!?:;\u2026\u3002\uff01\uff1f]["'\u201d\u2019)\]]*$""")
+_CLOSING = "\"'\u201d\u2019)]"
+_TERMINAL = frozenset(".!?:;\u2026\u3002\uff01\uff1f")
 _SPACED = 1.35
 """A gap this much larger than the usual line pitch ends a paragraph."""
 
@@ -58,6 +59,10 @@ class _Measures:
         )
 
 
+def _ended(text: str) -> bool:
+    return text.rstrip(_CLOSING)[-1:] in _TERMINAL
+
+
 def _opens_paragraph(above: Line, below: Line, measures: _Measures) -> bool:
     size = min(above.size, below.size)
     drop = above.y - below.y
@@ -68,7 +73,7 @@ def _opens_paragraph(above: Line, below: Line, measures: _Measures) -> bool:
     short = above.x1 < measures.right - 0.25 * (measures.right - above.x0)
     if short and above.weight > 1.2 * below.weight > 0:
         return True
-    ended = _TERMINAL.search(above.text) is not None
+    ended = _ended(above.text)
     if ended and below.x0 - above.x0 > 0.8 * size:
         return True
     return ended and above.x1 < measures.right - 4 * size and abs(below.x0 - above.x0) < 3 * size
@@ -76,7 +81,7 @@ def _opens_paragraph(above: Line, below: Line, measures: _Measures) -> bool:
 
 def _continues(above: Line, below: Line) -> bool:
     """Whether a sentence seems to run on where geometry cannot tell: to the next column or page."""
-    return not _TERMINAL.search(above.text) and not (below.text[:1].isupper() and len(above.text) < 40)
+    return not _ended(above.text) and not (below.text[:1].isupper() and len(above.text) < 40)
 
 
 def _between(above: Line, below: Line, measures: _Measures) -> str:
@@ -152,8 +157,8 @@ class _Writer:
                 between = _between(line, below, measures)
             else:
                 between = "\n" if following is not None and _continues(line, following) else "\n\n"
-            span = self._builder.add(text)
-            self._builder.add(between)
+            added = self._builder.add(text + between)
+            span = Span(added.start, added.end - len(between))
             ends = between == "\n\n"
             self.placed.append(PlacedLine(line, span, page, alone=opened and ends))
             opened = ends

@@ -23,7 +23,8 @@ _PIECE = re.compile(f"[^\r\n\f{HYPHEN_BREAK}]+(?:{HYPHEN_BREAK}|)|{HYPHEN_BREAK}
 class Line:
     """One line of a page as pdfium found it. Lengths in points, `y` upwards from the page's lower edge.
 
-    `broken` says that the line ends inside a word whose hyphen has been removed from `text`.
+    `broken` says that the line ends inside a word whose hyphen has been removed from `text`; `upright` that it runs
+    from left to right: the geometry of other lines is not compared.
     """
 
     text: str
@@ -31,14 +32,9 @@ class Line:
     x0: float
     y: float
     x1: float
-    end_y: float
     size: float
     weight: int
-
-    @property
-    def upright(self) -> bool:
-        """Runs from left to right; geometry of other lines is not compared."""
-        return self.size > 0 and abs(self.end_y - self.y) < self.size and self.x1 >= self.x0 - 1
+    upright: bool
 
 
 @dataclass(slots=True)
@@ -61,7 +57,10 @@ class LineReader:
     """Reads lines of text pages; holds the buffers that pdfium writes coordinates into."""
 
     def __init__(self) -> None:
+        import pypdfium2.raw as pdfium
+
         self._doubles = [ctypes.c_double() for _ in range(4)]
+        self._rect = pdfium.FS_RECTF()
 
     def read(self, text_page: Any) -> tuple[list[Line], float]:
         """The non-blank lines of a pypdfium2 text page, and the share of its characters that are unmapped."""
@@ -70,32 +69,37 @@ class LineReader:
         text = text_page.get_text_range()
         raw = text_page.raw
         left, right, bottom, top = self._doubles
+        # pdfium's text and its list of characters differ on few pages; only there must indices be translated.
+        same_indices = text_page.count_chars() == len(text)
         lines = []
         for match in _PIECE.finditer(text):
             piece = match.group()
             stripped = piece.strip(_BLANK)
             if not stripped:
                 continue
-            begin = match.start() + piece.index(stripped)
-            first = pdfium.FPDFText_GetCharIndexFromTextIndex(raw, begin)
-            last = pdfium.FPDFText_GetCharIndexFromTextIndex(raw, begin + len(stripped) - 1)
-            x0 = y = x1 = end_y = size = 0.0
+            first = match.start() + piece.index(stripped)
+            last = first + len(stripped) - 1
+            if not same_indices:
+                first = pdfium.FPDFText_GetCharIndexFromTextIndex(raw, first)
+                last = pdfium.FPDFText_GetCharIndexFromTextIndex(raw, last)
+            x0 = y = x1 = size = 0.0
             if pdfium.FPDFText_GetCharOrigin(raw, first, left, bottom):
                 x0, y = left.value, bottom.value
-                size = _font_height(pdfium, raw, first)
-            if pdfium.FPDFText_GetCharOrigin(raw, last, left, bottom):
-                end_y = bottom.value
+                size = self._font_height(raw, first)
+            upright = False
             if pdfium.FPDFText_GetCharBox(raw, last, left, right, bottom, top):
                 x1 = right.value
-            broken = piece.endswith(HYPHEN_BREAK)
-            lines.append(Line(stripped, broken, x0, y, x1, end_y, size, pdfium.FPDFText_GetFontWeight(raw, first)))
+                upright = size > 0 and abs(bottom.value - y) < size and x1 >= x0 - 1
+            weight = pdfium.FPDFText_GetFontWeight(raw, first)
+            lines.append(Line(stripped, piece.endswith(HYPHEN_BREAK), x0, y, x1, size, weight, upright))
+
         unmapped = len(_UNMAPPED.findall(text)) / max(1, len(text)) if lines else 0.0
         return lines, unmapped
 
+    def _font_height(self, raw: Any, index: int) -> float:
+        """The font's height on the page. FPDFText_GetFontSize ignores the text matrix, the loose box does not."""
+        import pypdfium2.raw as pdfium
 
-def _font_height(pdfium: Any, raw: Any, index: int) -> float:
-    """The font's height on the page. FPDFText_GetFontSize ignores the text matrix, the loose box does not."""
-    rect = pdfium.FS_RECTF()
-    if pdfium.FPDFText_GetLooseCharBox(raw, index, rect):
-        return abs(float(rect.top - rect.bottom))
-    return float(pdfium.FPDFText_GetFontSize(raw, index))
+        if pdfium.FPDFText_GetLooseCharBox(raw, index, self._rect):
+            return abs(float(self._rect.top - self._rect.bottom))
+        return float(pdfium.FPDFText_GetFontSize(raw, index))
