@@ -1,3 +1,48 @@
-"""lcdoc reads documents longer than a model can take and answers with page citations checked against the source."""
+"""lcdoc reads documents longer than a model can take and answers with page citations checked against the source.
+
+    import lcdoc
+    answer = lcdoc.ask("book.pdf", "Why did she leave?")
+    for claim in answer.claims:
+        print(claim.text, [citation.pages for citation in claim.citations])
+
+`lcdoc.Workspace` keeps documents open between questions; `lcdoc.load` gives a document's text, pages and sections.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lcdoc.documents import Document, DocumentError, Limits, Span, load
+    from lcdoc.workflows.answer import Answer
+    from lcdoc.workflows.ask import ask
+    from lcdoc.workflows.workspace import Workspace
 
 __version__ = "0.1.0"
+
+# Imported when first used: `import lcdoc` alone must cost nothing.
+_HOMES = {
+    "Answer": "lcdoc.workflows.answer",
+    "Document": "lcdoc.documents",
+    "DocumentError": "lcdoc.documents",
+    "Limits": "lcdoc.documents",
+    "Span": "lcdoc.documents",
+    "Workspace": "lcdoc.workflows.workspace",
+    "ask": "lcdoc.workflows.ask",
+    "load": "lcdoc.documents",
+}
+
+__all__ = ["Answer", "Document", "DocumentError", "Limits", "Span", "Workspace", "__version__", "ask", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lcdoc' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,179 @@
+"""What the user sees: events as progress on standard error, answers as text or JSON on standard output.
+
+Standard output carries the answer and nothing else, so that it can be piped; everything about the work goes to
+standard error, and moves only when that is a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from lcdoc.agents.notes import Claim
+    from lcdoc.agents.quotes import Citation
+    from lcdoc.workflows.answer import Answer
+    from lcdoc.workflows.events import Event
+
+_UNITS = {"reading": "pages", "indexing": "passages", "embedding": "passages"}
+_VERBS = {"reading": "Reading", "indexing": "Indexing", "embedding": "Embedding"}
+_NAME_WIDTH = 28
+
+
+class Screen:
+    """Renders one command's events and results. Use as a context manager: it takes the progress display down."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+        self._progress: Progress | None = None
+        self._tasks: dict[tuple[str, str], TaskID] = {}
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the progress display off the terminal."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+            self._tasks.clear()
+
+    def handle(self, event: Event) -> None:
+        """Show an event: progress moves a bar, a failed document is a line at once."""
+        from lcdoc.workflows import events
+
+        if isinstance(event, events.Progress):
+            self._advance(event.stage, event.document, event.done, event.total)
+        elif isinstance(event, events.DocumentFailed):
+            self.warn(event.message)
+
+    def _advance(self, stage: str, document: str, done: int, total: int) -> None:
+        if self.quiet or not self.err.is_terminal:
+            return
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[unit]}"),
+                TimeRemainingColumn(compact=True),
+                console=self.err,
+                transient=True,
+                expand=True,
+            )
+            self._progress.start()
+        key = (stage, document)
+        if key not in self._tasks:
+            name = document.replace("\\", "/").rsplit("/", 1)[-1]
+            short = name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 1] + "\u2026"
+            self._tasks[key] = self._progress.add_task(
+                f"{_VERBS[stage]} {escape(short)}", total=total, unit=_UNITS[stage]
+            )
+        self._progress.update(self._tasks[key], completed=done, total=total)
+        if done >= total:
+            self._progress.update(self._tasks[key], visible=False)
+
+    def say(self, message: str) -> None:
+        """A line about the work; silent with --quiet."""
+        if not self.quiet:
+            self.err.print(Text(message, style="dim"))
+
+    def warn(self, message: str) -> None:
+        """A line the user should not miss; shown even with --quiet."""
+        self.err.print(Text.assemble(("warning: ", "yellow"), message))
+
+    def fail(self, message: str) -> None:
+        """The line that ends a command."""
+        self.stop()
+        self.err.print(Text.assemble(("lcdoc: ", "bold red"), message))
+
+    def json(self, value: Any) -> None:
+        """One JSON value on standard output."""
+        self.stop()
+        sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+    def plain(self, text: str) -> None:
+        """Text on standard output, as it is."""
+        self.stop()
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+    def answer(self, answer: Answer) -> None:
+        """An answer with its evidence; warnings and the work done go to standard error."""
+        self.stop()
+        if answer.found:
+            for number, claim in enumerate(answer.claims, 1):
+                self._claim(answer, claim, number)
+        else:
+            self.out.print(Text(_not_found(answer)))
+        for warning in answer.warnings:
+            self.warn(warning)
+        self.say(_account(answer))
+
+    def _claim(self, answer: Answer, claim: Claim, number: int) -> None:
+        if number > 1:
+            self.out.print()
+        quotes = [citation.quote for citation in claim.citations]
+        prefix = f"{number}. " if len(answer.claims) > 1 else ""
+        if claim.text not in quotes:
+            text = Text(prefix, style="bold").append(claim.text)
+            if not quotes:
+                text.append(" (unsupported)", style="yellow")
+            self.out.print(text)
+            prefix = "   " if prefix else ""
+        for citation in claim.citations:
+            self.out.print(Text.assemble(prefix, ("\u201c", "dim"), citation.quote, ("\u201d", "dim")))
+            indent = " " * len(prefix)
+            self.out.print(Text(f"{indent}\u2014 {place(answer, citation)}", style="cyan"))
+            prefix = indent
+
+
+def place(answer: Answer, citation: Citation) -> str:
+    """`handbook.pdf, page 12 (printed 4), Ferries > Capacity`."""
+    document = answer.document(citation.document_id)
+    parts = [document.name]
+    if document.pages > 1:
+        parts.append(pages_text(citation.pages, citation.labels))
+    if citation.headings:
+        parts.append(" \u203a ".join(citation.headings[-2:]))
+    if citation.status == "fuzzy":
+        parts.append(f"matched approximately ({citation.score:.0f} %)")
+    return ", ".join(parts)
+
+
+def pages_text(pages: tuple[int, ...], labels: tuple[str, ...]) -> str:
+    """`page 12`, `pages 12-13`, with what is printed on them where that differs."""
+    numbers = f"page {pages[0]}" if len(pages) == 1 else f"pages {pages[0]}-{pages[-1]}"
+    if labels and tuple(map(str, pages)) != labels:
+        printed = labels[0] if len(labels) == 1 else f"{labels[0]}-{labels[-1]}"
+        return f"{numbers} (printed {printed})"
+    return numbers
+
+
+def _not_found(answer: Answer) -> str:
+    names = [document.name for document in answer.documents]
+    where = names[0] if len(names) == 1 else f"{len(names)} documents"
+    pages = sum(document.pages for document in answer.documents)
+    on = f" on {pages:,} pages" if pages > len(names) else ""
+    return f"Not found in {where}: nothing in {answer.passages:,} passages{on} answers the question."
+
+
+def _account(answer: Answer) -> str:
+    how = "offline, by extraction (no language model)" if answer.model == "offline" else answer.model
+    read = f"{answer.passages_read:,} of {answer.passages:,} passages read"
+    sure = f", confidence {answer.confidence:.1f} of 5" if answer.found else ""
+    return f"{how}; {read}{sure}; {answer.usage.seconds:.1f} s"

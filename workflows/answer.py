@@ -1,0 +1,87 @@
+"""What every workflow returns: claims with checked citations, what was searched, what it cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from lcdoc.agents.notes import Claim
+from lcdoc.documents import Document
+
+SCHEMA = "lcdoc.answer/1"
+"""Names the JSON form; the number changes when a field is renamed or removed (docs/json.md)."""
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DocumentRef(_Value):
+    """A document that was asked, as an answer names it."""
+
+    id: str
+    name: str
+    path: str
+    pages: int
+    characters: int
+
+    @classmethod
+    def of(cls, document: Document) -> DocumentRef:
+        return cls(
+            id=document.id,
+            name=document.name,
+            path=document.source.path,
+            pages=len(document.pages),
+            characters=len(document.text),
+        )
+
+
+class Usage(_Value):
+    """What an answer cost. An offline answer makes no calls; an unknown price is None, never zero."""
+
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: float | None = 0.0
+    seconds: float = 0.0
+
+
+class Answer(_Value):
+    """The answer to a question. `found` false with no claims means: it is not in the documents, as far as searched."""
+
+    question: str
+    found: bool
+    claims: tuple[Claim, ...] = ()
+    partial: bool = False
+    """True when a limit ended the work early, so that not everything was read."""
+    confidence: float = 0.0
+    """From 0 to 5."""
+    workflow: str
+    model: str
+    documents: tuple[DocumentRef, ...] = ()
+    passages: int = 0
+    """Passages in those documents, all of which were searched."""
+    passages_read: int = 0
+    """Of those, how many a reader looked at."""
+    quotes_dropped: int = 0
+    """Quotes a reader gave that are not in the source; they are not shown."""
+    warnings: tuple[str, ...] = ()
+    usage: Usage = Usage()
+    run_id: str = ""
+
+    @property
+    def text(self) -> str:
+        """The claims, a line each; empty when nothing was found."""
+        return "\n".join(claim.text for claim in self.claims)
+
+    def document(self, document_id: str) -> DocumentRef:
+        """The document a citation names. Raises KeyError for one that was not asked."""
+        for document in self.documents:
+            if document.id == document_id:
+                return document
+        raise KeyError(document_id)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values in the form that docs/json.md describes."""
+        return {"schema": SCHEMA, **self.model_dump(mode="json")}

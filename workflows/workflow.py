@@ -1,0 +1,54 @@
+"""What a workflow is: a way to arrange readers over documents. `run` is the last event of `stream`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from lcdoc.documents import Document
+from lcdoc.workflows.answer import Answer
+from lcdoc.workflows.events import Answered, Event
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What answering will take, known before anything is paid. `cost_usd` None: the price is unknown."""
+
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    cost_usd: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What answering may take at most. Reaching a bound ends the work with the best partial answer."""
+
+    seconds: float | None = None
+
+
+class Workflow(Protocol):
+    """Plans, and answers as a stream of events whose last one is `Answered`."""
+
+    name: str
+
+    def plan(self, question: str, documents: Sequence[Document]) -> Plan:
+        """What `stream` will take for this question."""
+        ...
+
+    def stream(self, question: str, documents: Sequence[Document], *, budget: Budget) -> AsyncIterator[Event]:
+        """Answer, telling what happens on the way."""
+        ...
+
+
+async def run(workflow: Workflow, question: str, documents: Sequence[Document], budget: Budget | None = None) -> Answer:
+    """The answer alone. There is one code path: this reads the stream to its end."""
+    answer: Answer | None = None
+    async for event in workflow.stream(question, documents, budget=budget or Budget()):
+        if isinstance(event, Answered):
+            answer = event.answer
+    if answer is None:
+        raise RuntimeError(f"the workflow {workflow.name} ended without an answer")
+    return answer
