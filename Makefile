@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 FILE ?= examples/handbook.pdf
-Q    ?= How many passengers may the ferry Otterling carry?
+Q    ?= Why do the bell-ringers of Oddersley travel free?
 
 .PHONY: demo ask test lint format examples clean help
 .DEFAULT_GOAL := help

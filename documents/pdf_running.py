@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import takewhile
 
 from lcdoc.documents.document import MarkKind
 from lcdoc.documents.pdf_lines import Line, PageLines
@@ -24,6 +25,7 @@ _MIN_RECURRENCES = 3
 _SHORT_DOCUMENT = 8
 """Pages up to which two recurrences are enough."""
 _SAME_HEIGHT = 4.0
+_MIN_BAND_PAGES = 6
 _MAX_CHARACTERS = 200
 
 _PAGE_NUMBER = re.compile(r"(?:page\s*)?\W*(?:[a-z]\W?)?(\d{1,5})\W*(?:of\s*\d+)?\W*")
@@ -58,31 +60,59 @@ def _nearby(places: list[tuple[int, float]], page: int) -> list[tuple[int, float
     return places[first:last]
 
 
+def _recurring(
+    kind: MarkKind, by_page: Sequence[Sequence[tuple[Line, float]]], needed: int
+) -> list[list[tuple[Line, float]]]:
+    """For each page, its outermost lines that recur on at least `needed` pages nearby."""
+    seen: dict[_Edge, list[tuple[int, float]]] = defaultdict(list)
+    for number, lines in enumerate(by_page):
+        for line, distance in lines:
+            if len(line.text) <= _MAX_CHARACTERS:
+                seen[_key(kind, line, number)].append((number, distance))
+    found: list[list[tuple[Line, float]]] = []
+    for number, lines in enumerate(by_page):
+        found.append([])
+        for line, distance in lines:
+            key = _key(kind, line, number)
+            numbered = key[1].startswith("#") and key[1] != "#"
+            recurrences = sum(
+                other != number and (numbered or abs(other_distance - distance) <= _SAME_HEIGHT)
+                for other, other_distance in _nearby(seen.get(key, []), number)
+            )
+            if recurrences < needed:
+                break
+            found[-1].append((line, distance))
+    return found
+
+
+def _in_bands(
+    by_page: Sequence[Sequence[tuple[Line, float]]], recurring: Sequence[Sequence[tuple[Line, float]]]
+) -> list[list[tuple[Line, float]]]:
+    """For each page, the outermost lines at a height and in a size where lines recur on many other pages.
+
+    A header that names the chapter recurs too seldom to be known by its words; it is known by the place it shares with
+    the book's title on the facing page.
+    """
+    count: Counter[tuple[int, int]] = Counter()
+    for lines in recurring:
+        count.update({(round(distance), round(2 * line.size)) for line, distance in lines})
+    bands = {band for band, pages in count.items() if pages >= max(_MIN_BAND_PAGES, 0.15 * len(by_page))}
+    return [
+        list(takewhile(lambda item: (round(item[1]), round(2 * item[0].size)) in bands, lines)) for lines in by_page
+    ]
+
+
 def running_lines(pages: Sequence[PageLines]) -> list[dict[int, MarkKind]]:
     """For each page, which of its lines (by `id`) are running headers or footers."""
-    edges: dict[MarkKind, list[list[tuple[Line, float]]]] = {
-        kind: [_from_edge(page, kind) for page in pages] for kind in ("header", "footer")
-    }
-    seen: dict[_Edge, list[tuple[int, float]]] = defaultdict(list)
-    for kind, by_page in edges.items():
-        for number, lines in enumerate(by_page):
-            for line, distance in lines:
-                if len(line.text) <= _MAX_CHARACTERS:
-                    seen[_key(kind, line, number)].append((number, distance))
     needed = _MIN_RECURRENCES if len(pages) > _SHORT_DOCUMENT else 2
     found: list[dict[int, MarkKind]] = [{} for _ in pages]
-    for kind, by_page in edges.items():
-        for number, lines in enumerate(by_page):
-            for line, distance in lines:
-                key = _key(kind, line, number)
-                numbered = key[1].startswith("#") and key[1] != "#"
-                recurrences = sum(
-                    other != number and (numbered or abs(other_distance - distance) <= _SAME_HEIGHT)
-                    for other, other_distance in _nearby(seen.get(key, []), number)
-                )
-                if recurrences < needed:
-                    break
-                found[number][id(line)] = kind
+    kinds: tuple[MarkKind, ...] = ("header", "footer")
+    for kind in kinds:
+        by_page = [_from_edge(page, kind) for page in pages]
+        recurring = _recurring(kind, by_page, needed)
+        for marked, by_words, by_place in zip(found, recurring, _in_bands(by_page, recurring), strict=True):
+            for line, _ in max(by_words, by_place, key=len):
+                marked[id(line)] = kind
     whole = sum(bool(page.lines) and len(marked) == len(page.lines) for page, marked in zip(pages, found, strict=True))
     if whole > 0.5 * sum(bool(page.lines) for page in pages):
         # Hardly anything is left: the pages are forms or cards that repeat, not text under a header.

@@ -37,10 +37,10 @@ def span_of(document, text: str) -> Span:
 def ferry_pdf(write_pdf, page_spec, text_lines):
     pages = []
     for number in range(1, 10):
-        lines = [(72, 800, "River Service"), *text_lines(LINES), (72, 600, f"Rule {number}: keep to the right and")]
-        pages.append(
-            page_spec([*lines, (72, 586, "never turn above the weir without a lamp when"), (290, 40, str(number))])
-        )
+        top = 770 - 10 * number  # body text stands at another height on each page, unlike the running lines
+        lines = [(72, 800, "River Service"), *text_lines(LINES, top=top), (290, 40, str(number))]
+        lines += text_lines([f"Rule {number}: keep to the right and", "never turn above the weir when"], top=top - 100)
+        pages.append(page_spec(lines))
     return write_pdf(*pages)
 
 
