@@ -93,7 +93,7 @@ def guarded(command: Command) -> Command:
 def _is_for_the_user(error: Exception) -> bool:
     from lcdoc.documents import DocumentError
     from lcdoc.memory import LibraryError
-    from lcdoc.retrieval import EmbedderError
+    from lcdoc.retrieval.embedders import EmbedderError
 
     return isinstance(error, DocumentError | LibraryError | EmbedderError)
 
@@ -116,10 +116,13 @@ def options(
 @app.command()
 @guarded
 def ask(
-    words: Annotated[
-        list[str],
-        typer.Argument(metavar="FILE... QUESTION", help="Files or folders (- is standard input), then the question."),
-    ],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE", help="Files or folders; - is standard input.", show_default=False),
+    ] = None,
+    question: Annotated[
+        str | None, typer.Argument(metavar="QUESTION", help="In quotes, as the last word.", show_default=False)
+    ] = None,
     as_json: JsonOption = False,
     boxes: Annotated[
         bool, typer.Option("--boxes", help="With --json: also where each quote stands on its PDF page.")
@@ -139,16 +142,18 @@ def ask(
 
     lcdoc ask reports/ "Which plant was closed?" --json
     """
+    if question is None:
+        raise _usage('a file and a question are missing; try: lcdoc ask FILE "your question"')
+    if not paths:
+        # One word was given, and it was taken for the question.
+        if question == "-" or Path(question).exists():
+            raise _usage(f'the question is missing; try: lcdoc ask {question} "your question"')
+        raise _usage('the file is missing; try: lcdoc ask FILE "your question"')
+    if not question.strip():
+        raise _usage("the question is empty")
     from lcdoc.screen import Screen
     from lcdoc.workflows.workspace import Workspace
 
-    *paths, question = words
-    if not paths:
-        only = words[0]
-        missing = "the question is missing" if only == "-" or Path(only).exists() else "the file is missing"
-        raise _usage(f'{missing}; try: lcdoc ask {only if "question" in missing else "FILE"} "your question"')
-    if not question.strip():
-        raise _usage("the question is empty")
     with Screen(quiet=quiet) as screen, Workspace.open(library, embedder=embedder) as workspace:
         documents = workspace.read(paths, password=password, on_event=screen.handle)
         answer = workspace.ask(question, documents, on_event=screen.handle)

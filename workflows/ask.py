@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from lcdoc.documents import Limits
-from lcdoc.retrieval import DEFAULT_EMBEDDER
+from lcdoc.retrieval.embedders import DEFAULT_EMBEDDER
 from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.events import Event
 from lcdoc.workflows.workspace import Workspace, ignore_events

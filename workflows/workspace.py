@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from lcdoc.documents import Limits
+from lcdoc.agents.offline_reader import OfflineReader
+from lcdoc.agents.quotes import citation_boxes
+from lcdoc.documents import Document, DocumentError, FileChoice, Limits, NotFoundError, find_files
+from lcdoc.documents.loading import RawFile, parse, read_raw
 from lcdoc.memory import Library
-from lcdoc.retrieval import DEFAULT_EMBEDDER, Chunker
-from lcdoc.workflows.events import Event
+from lcdoc.retrieval.chunker import Chunker
+from lcdoc.retrieval.embedders import DEFAULT_EMBEDDER, Embedder, load_embedder
+from lcdoc.retrieval.index import Index
+from lcdoc.workflows.answer import Answer
+from lcdoc.workflows.events import Answered, DocumentFailed, Event, Progress
+from lcdoc.workflows.retrieve import Retrieve
+from lcdoc.workflows.workflow import Budget
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 T = TypeVar("T")
+_RECIPE = "chunker 1: 180 tokens"
+"""Changes whenever the same document would be cut into other chunks."""
 
 
 def ignore_events(_event: Event) -> None:
@@ -58,3 +72,130 @@ class Workspace:
         """Close the library. What was read stays in it."""
         self._threads.shutdown(wait=True, cancel_futures=True)
         self.library.close()
+
+    @cached_property
+    def _embedder_loading(self) -> Future[Embedder]:
+        return self._threads.submit(load_embedder, self._embedder_name)
+
+    @cached_property
+    def index(self) -> Index:
+        """Searches every document of the library. Raises EmbedderError when the embedder cannot be loaded."""
+        return Index(self.library, self.embedder)
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """What makes the vectors. Raises EmbedderError when it cannot be loaded."""
+        return self._embedder_loading.result()
+
+    def read(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        *,
+        password: str | None = None,
+        on_event: Callable[[Event], None] = ignore_events,
+        named_only: bool = False,
+    ) -> list[Document]:
+        """The documents in these files and folders, each once, read now or taken from the library.
+
+        Of several files, one that cannot be read is left out with a DocumentFailed event; if none can be read the first
+        one's DocumentError is raised. `named_only` refuses folders.
+        """
+        if named_only:
+            files = [FileChoice(os.fspath(path), named=True) for path in paths]
+        else:
+            files = find_files(paths)
+        documents: dict[str, Document] = {}
+        first_error: DocumentError | None = None
+        for file in files:
+            try:
+                document = self._read_one(file.path, password, on_event)
+            except NotFoundError:
+                raise
+            except DocumentError as error:
+                if len(files) == 1:
+                    raise
+                first_error = first_error or error
+                on_event(DocumentFailed(file.path, str(error)))
+            else:
+                documents.setdefault(document.id, document)
+        if not documents:
+            raise first_error or NotFoundError(os.fspath(paths[0]) if paths else "", "no documents", "name a file")
+        return list(documents.values())
+
+    def _read_one(self, path: str, password: str | None, on_event: Callable[[Event], None]) -> Document:
+        raw = read_raw(path, limits=self.limits)
+        known = self.library.document_for(raw.digest, raw.reader, raw.reader_version, path=raw.name)
+        if known is not None and self.library.recipe_of(known.id) == _RECIPE:
+            return known
+        document = known or self._parse(raw, password, on_event)
+        on_event(Progress("indexing", path, 0, 1))
+        self.library.add(document, self.chunker.chunks(document), recipe=_RECIPE)
+        on_event(Progress("indexing", path, 1, 1))
+        return document
+
+    def _parse(self, raw: RawFile, password: str | None, on_event: Callable[[Event], None]) -> Document:
+        # The parser is another process: meanwhile this one can load the embedder.
+        _ = self._embedder_loading
+
+        def progress(done: int, total: int) -> None:
+            on_event(Progress("reading", raw.name, done, total))
+
+        return parse(raw, password=password, limits=self.limits, progress=progress)
+
+    def ask(
+        self,
+        question: str,
+        documents: Sequence[Document],
+        *,
+        budget: Budget | None = None,
+        on_event: Callable[[Event], None] = ignore_events,
+    ) -> Answer:
+        """Answer from documents that `read` returned. Raises EmbedderError, LibraryError."""
+        return _run(self._last(question, documents, budget, on_event))
+
+    async def _last(
+        self,
+        question: str,
+        documents: Sequence[Document],
+        budget: Budget | None,
+        on_event: Callable[[Event], None],
+    ) -> Answer:
+        workflow = Retrieve(self.library, self.index, OfflineReader(self.embedder))
+        answer: Answer | None = None
+        async for event in workflow.stream(question, documents, budget=budget):
+            on_event(event)
+            if isinstance(event, Answered):
+                answer = event.answer
+        if answer is None:
+            raise RuntimeError(f"the workflow {workflow.name} ended without an answer")
+        return answer
+
+    def fill(self, document: Document, *, on_event: Callable[[Event], None] = ignore_events) -> int:
+        """Embed all passages of a document that have no vector yet; returns how many passages it has."""
+
+        def progress(done: int, total: int) -> None:
+            on_event(Progress("embedding", document.source.path, done, total))
+
+        self.index.fill(document.id, progress=progress)
+        return len(self.library.chunks(document.id))
+
+    def answer_json(self, answer: Answer, *, boxes: bool = False, password: str | None = None) -> dict[str, Any]:
+        """`Answer.to_json`, with `boxes` for each citation in a PDF where asked for."""
+        value = answer.to_json()
+        if boxes:
+            documents = {ref.id: self.library.get(ref.id) for ref in answer.documents}
+            for claim, claim_json in zip(answer.claims, value["claims"], strict=True):
+                for citation, citation_json in zip(claim.citations, claim_json["citations"], strict=True):
+                    found = citation_boxes(documents[citation.document_id], citation, password=password)
+                    citation_json["boxes"] = [asdict(box) for box in found]
+        return value
+
+
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run to the end from ordinary code, also when the caller is itself inside an event loop (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
