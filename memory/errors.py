@@ -1,0 +1,72 @@
+"""What can go wrong with the library file. Every message names the file and what to do about it."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+
+class LibraryError(Exception):
+    """The library could not do what was asked.
+
+    `path` names the library file, `problem` says what happened, `remedy` says what the user can do. `str(error)` is
+    one line.
+    """
+
+    def __init__(self, path: Path, problem: str, remedy: str = "") -> None:
+        self.path = path
+        self.problem = problem
+        self.remedy = remedy
+        message = f"library {path}: {problem}"
+        super().__init__(f"{message}; {remedy}" if remedy else message)
+
+
+class LibraryAccessError(LibraryError):
+    """The library's place cannot be created, opened or written."""
+
+
+class LibraryBusyError(LibraryError):
+    """Another process kept the library's write lock for longer than the lock timeout."""
+
+
+class LibraryCorruptError(LibraryError):
+    """The file is damaged, or it is not a SQLite database, or not an lcdoc library."""
+
+
+class LibraryVersionError(LibraryError):
+    """The library was made by a newer lcdoc."""
+
+
+class UnknownDocumentError(LibraryError):
+    """The library holds no document of that id, path or prefix, or more than one."""
+
+
+_ELSEWHERE = "name another place with --library PATH or the LCDOC_LIBRARY variable"
+
+
+def start_anew(path: Path) -> str:
+    """The remedy for a file that cannot be used as a library."""
+    return f"move it away (to {path.name}.bad, say) and a new library is made from your files, or {_ELSEWHERE}"
+
+
+def unusable(path: Path, problem: str) -> LibraryAccessError:
+    """The library's place does not admit one."""
+    return LibraryAccessError(path, problem, _ELSEWHERE)
+
+
+def translated(path: Path, error: sqlite3.Error) -> LibraryError | None:
+    """The LibraryError that an error of SQLite stands for; None for a mistake in our own SQL, which must surface."""
+    name: str = getattr(error, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return LibraryBusyError(
+            path, "another process is writing to it and did not finish in time", "try again when it is done"
+        )
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        return LibraryCorruptError(path, f"not a sound SQLite database ({error})", start_anew(path))
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
+        return unusable(path, f"cannot be opened for writing ({error})")
+    if name.startswith("SQLITE_FULL"):
+        return LibraryAccessError(path, "the disk is full", "free some space, or run `lcdoc library prune`")
+    if name.startswith("SQLITE_IOERR"):
+        return LibraryAccessError(path, f"reading or writing it failed ({error})", "check the disk it is on")
+    return None

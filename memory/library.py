@@ -1,0 +1,403 @@
+"""The library: every document that was read, kept so that the same file again costs nothing.
+
+Documents, their chunks and the full-text index lie in one SQLite file; vectors lie beside it in `<library>.vectors`.
+A document enters whole or not at all: text, chunks and index are one transaction.
+
+A `Library` may be shared by threads (each gets its own connection) and its file by processes.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import sqlite3
+import time
+import zlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lcdoc.documents import Document, Source, Span
+from lcdoc.memory.database import Database
+from lcdoc.memory.errors import UnknownDocumentError
+from lcdoc.retrieval import lexical
+from lcdoc.retrieval.passages import Chunk
+from lcdoc.retrieval.shelf import Shelved
+
+_DAY_S = 86_400.0
+_PACKING = 6  # zlib level: prose shrinks to a third at 25 MB/s; unpacking a 300-page book takes 4 ms
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One document as the library lists it. `paths` are the files it was read from, the latest first."""
+
+    id: str
+    title: str
+    media_type: str
+    paths: tuple[str, ...]
+    pages: int
+    characters: int
+    chunks: int
+    added_at: datetime
+    used_at: datetime
+    """When it was last asked for, to within a day."""
+
+    @property
+    def name(self) -> str:
+        """What to call it: its title if it has one, else the file's name."""
+        return self.title or self.paths[0].replace("\\", "/").rsplit("/", 1)[-1]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entry as plain JSON values; times in ISO 8601."""
+        return asdict(self) | {
+            "paths": list(self.paths),
+            "added_at": self.added_at.isoformat(timespec="seconds"),
+            "used_at": self.used_at.isoformat(timespec="seconds"),
+        }
+
+
+def library_path(path: str | os.PathLike[str] | None = None) -> Path:
+    """Where the library is: `path`, else the variable LCDOC_LIBRARY, else the user's data folder."""
+    chosen = path or os.environ.get("LCDOC_LIBRARY")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    from platformdirs import user_data_path
+
+    return user_data_path("lcdoc", appauthor=False) / "library.sqlite"
+
+
+class Library:
+    """Documents by file digest and by id. Use as a context manager, or `close()` it.
+
+    Every method may raise a LibraryError: see `lcdoc.memory.errors`.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str] | None = None, *, lock_timeout_s: float = 30.0) -> Library:
+        """The library at `path` (see `library_path`), made there if there is none."""
+        return cls(Database(library_path(path), lock_timeout_s=lock_timeout_s))
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.database.close()
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file."""
+        return self.database.path
+
+    @property
+    def vectors_path(self) -> Path:
+        """The folder for vector files, made by whoever writes the first one."""
+        return self.path.with_name(self.path.name + ".vectors")
+
+    def document_for(self, digest: str, reader: str, reader_version: str, path: str | None = None) -> Document | None:
+        """The document that this reader made of the file with this digest; None if it is not here.
+
+        Another version of a reader may read the same file differently, so it does not count. `path`, where the file
+        lies now, is remembered, and is the document's `source.path`.
+        """
+        with self.database.read() as connection:
+            row = connection.execute(
+                "SELECT document, source FROM sources WHERE digest = ? AND reader = ?",
+                (digest, _reader_key(reader, reader_version)),
+            ).fetchone()
+            if row is None:
+                return None
+            document, used_at = _load(connection, row[0], row[1])
+            known = path is None or _knows_path(connection, path, digest)
+        if path is not None:
+            document = replace(document, source=replace(document.source, path=path))
+        if not known or time.time() - used_at > _DAY_S:
+            with self.database.write() as connection:
+                connection.execute("UPDATE documents SET used_at = ? WHERE number = ?", (time.time(), row[0]))
+                _remember_path(connection, document.source)
+        return document
+
+    def add(self, document: Document, chunks: Sequence[Chunk], *, recipe: str) -> None:
+        """Keep a document with its chunks, as one transaction. A document that is already here costs one look-up.
+
+        `recipe` names the chunker and its parameters; a document kept under another recipe is chunked anew. Raises
+        ValueError when a chunk is not of this document.
+        """
+        for chunk in chunks:
+            if chunk.document_id != document.id or not 0 <= chunk.span.start <= chunk.span.end <= len(document.text):
+                raise ValueError(f"{chunk.key} is not a chunk of document {document.id}")
+        packed_text, packed_layout = _pack(document.text), _pack(json.dumps(document.layout(), ensure_ascii=False))
+        with self.database.write() as connection:
+            row = connection.execute("SELECT number, recipe FROM documents WHERE id = ?", (document.id,)).fetchone()
+            if row is None:
+                now = time.time()
+                connection.execute(
+                    "INSERT INTO documents (id, pages, characters, recipe, first_chunk, chunks, added_at, used_at,"
+                    " layout, text) VALUES (?, ?, ?, '', 0, 0, ?, ?, ?, ?)",
+                    (document.id, len(document.pages), len(document.text), now, now, packed_layout, packed_text),
+                )
+                row = connection.execute("SELECT number, recipe FROM documents WHERE id = ?", (document.id,)).fetchone()
+            number, kept_recipe = row
+            if kept_recipe != recipe:
+                _drop_chunks(connection, number, document)
+                _keep_chunks(connection, number, document, chunks, recipe)
+            source = document.source
+            connection.execute(
+                "INSERT INTO sources (digest, reader, document, source) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET document = excluded.document, source = excluded.source",
+                (
+                    source.digest,
+                    _reader_key(source.reader, source.reader_version),
+                    number,
+                    json.dumps(asdict(source), ensure_ascii=False),
+                ),
+            )
+            _remember_path(connection, source)
+        if kept_recipe not in ("", recipe):
+            self._remove_vectors(document.id)
+
+    def get(self, document_id: str) -> Document:
+        """A document by its id. Raises UnknownDocumentError."""
+        with self.database.read() as connection:
+            row = connection.execute("SELECT number FROM documents WHERE id = ?", (document_id,)).fetchone()
+            if row is None:
+                raise self._unknown(document_id)
+            return _load(connection, row[0])[0]
+
+    def chunks(self, document_id: str) -> list[Chunk]:
+        """A document's chunks in order. Raises UnknownDocumentError."""
+        with self.database.read() as connection:
+            row = connection.execute("SELECT number FROM documents WHERE id = ?", (document_id,)).fetchone()
+            if row is None:
+                raise self._unknown(document_id)
+            return chunks_of(connection, row[0], document_id)
+
+    def shelved(self, document_ids: Sequence[str] | None = None) -> list[Shelved]:
+        """Which chunk ids belong to these documents (default: to all), by rising chunk id.
+
+        Raises UnknownDocumentError.
+        """
+        with self.database.read() as connection:
+            rows = connection.execute(
+                "SELECT id, first_chunk, chunks, recipe FROM documents"
+                + ("" if document_ids is None else " WHERE id IN (SELECT value FROM json_each(?))")
+                + " ORDER BY first_chunk",
+                () if document_ids is None else (json.dumps(list(document_ids)),),
+            ).fetchall()
+        found = [Shelved(row[0], range(row[1], row[1] + row[2]), row[3]) for row in rows]
+        for document_id in set(document_ids or ()) - {shelved.document_id for shelved in found}:
+            raise self._unknown(document_id)
+        return found
+
+    def reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        """A connection in a read transaction, for searching."""
+        return self.database.read()
+
+    def recipe_of(self, document_id: str) -> str | None:
+        """The recipe its chunks were cut by; None if the library does not hold the document."""
+        with self.database.read() as connection:
+            row = connection.execute("SELECT recipe FROM documents WHERE id = ?", (document_id,)).fetchone()
+        return None if row is None else row[0]
+
+    def list(self) -> list[Entry]:
+        """All documents, the one used last first."""
+        with self.database.read() as connection:
+            rows = connection.execute(
+                "SELECT number, id, pages, characters, chunks, added_at, used_at FROM documents"
+                " ORDER BY used_at DESC, number DESC"
+            ).fetchall()
+            return [
+                Entry(
+                    id=document_id,
+                    title=source.title,
+                    media_type=source.media_type,
+                    paths=tuple(path for (path,) in connection.execute(_PATHS_OF, (number,))) or (source.path,),
+                    pages=pages,
+                    characters=characters,
+                    chunks=chunks,
+                    added_at=datetime.fromtimestamp(added_at, UTC),
+                    used_at=datetime.fromtimestamp(used_at, UTC),
+                )
+                for number, document_id, pages, characters, chunks, added_at, used_at in rows
+                for source in [_source(_latest_source(connection, number))]
+            ]
+
+    def find(self, name: str) -> str:
+        """The id of the one document meant by `name`: an id, the first characters of one, or the path of its file.
+
+        Raises UnknownDocumentError when there is none, or more than one.
+        """
+        path = str(Path(name).expanduser().absolute())
+        with self.database.read() as connection:
+            rows = connection.execute(
+                "SELECT id FROM documents WHERE substr(id, 1, ?) = ? UNION"
+                " SELECT id FROM documents JOIN sources ON document = number JOIN paths USING (digest)"
+                " WHERE path IN (?, ?)",
+                (max(len(name), 4), name.lower(), path, name),
+            ).fetchall()
+        if len(rows) != 1:
+            raise self._unknown(name, len(rows))
+        found: str = rows[0][0]
+        return found
+
+    def remove(self, document_id: str) -> None:
+        """Forget a document: text, chunks, index and vectors. Raises UnknownDocumentError."""
+        with self.database.write() as connection:
+            row = connection.execute("SELECT number FROM documents WHERE id = ?", (document_id,)).fetchone()
+            if row is None:
+                raise self._unknown(document_id)
+            document, _ = _load(connection, row[0])
+            _drop_chunks(connection, row[0], document)
+            connection.execute("DELETE FROM documents WHERE number = ?", row)
+            connection.execute("DELETE FROM paths WHERE digest NOT IN (SELECT digest FROM sources)")
+        self._remove_vectors(document_id)
+
+    def prune(
+        self, *, missing: bool = False, unused_days: float | None = None, max_bytes: int | None = None
+    ) -> builtins.list[Entry]:
+        """Forget documents by rule, give their space back, and say which they were. See `lcdoc.memory.upkeep`."""
+        from lcdoc.memory.upkeep import prune
+
+        return prune(self, missing=missing, unused_days=unused_days, max_bytes=max_bytes)
+
+    def verify(self) -> builtins.list[str]:
+        """What is wrong with the library, a line each; empty when it is sound. Changes nothing."""
+        from lcdoc.memory.upkeep import verify
+
+        return verify(self)
+
+    def _remove_vectors(self, document_id: str) -> None:
+        if self.vectors_path.is_dir():
+            from lcdoc.retrieval.vectors import remove_vectors
+
+            remove_vectors(self.vectors_path, document_id)
+
+    def _unknown(self, name: str, found: int = 0) -> UnknownDocumentError:
+        problem = f"{found} documents are meant by {name!r}" if found else f"no document {name!r}"
+        return UnknownDocumentError(self.path, problem, "`lcdoc library list` shows what is there")
+
+
+def _reader_key(reader: str, reader_version: str) -> str:
+    return f"{reader} {reader_version}"
+
+
+_PATHS_OF = (
+    "SELECT path FROM paths WHERE digest IN (SELECT digest FROM sources WHERE document = ?) ORDER BY seen_at DESC"
+)
+
+
+def _pack(text: str) -> bytes:
+    """UTF-8, deflated where that makes it smaller; the first byte says which (`z` or `-`)."""
+    raw = text.encode()
+    packed = zlib.compress(raw, _PACKING)
+    return b"z" + packed if len(packed) < len(raw) else b"-" + raw
+
+
+def _unpack(blob: bytes) -> str:
+    """The inverse of `_pack`. Raises sqlite3.DatabaseError on damaged bytes."""
+    try:
+        return (zlib.decompress(memoryview(blob)[1:]) if blob[:1] == b"z" else blob[1:]).decode()
+    except (zlib.error, UnicodeDecodeError) as error:
+        damaged = sqlite3.DatabaseError(f"a stored text cannot be unpacked: {error}")
+        damaged.sqlite_errorname = "SQLITE_CORRUPT"
+        raise damaged from error
+
+
+def _source(row: str) -> Source:
+    fields: dict[str, Any] = json.loads(row)
+    return Source(**(fields | {"warnings": tuple(fields["warnings"])}))
+
+
+def _latest_source(connection: sqlite3.Connection, number: int) -> str:
+    row = connection.execute(
+        "SELECT source FROM sources LEFT JOIN paths USING (digest) WHERE document = ? ORDER BY seen_at DESC LIMIT 1",
+        (number,),
+    ).fetchone()
+    source: str = row[0]
+    return source
+
+
+def _load(connection: sqlite3.Connection, number: int, source: str | None = None) -> tuple[Document, float]:
+    """A document as `source` (default: the source seen last) gave it, and when it was last used."""
+    layout, text, used_at = connection.execute(
+        "SELECT layout, text, used_at FROM documents WHERE number = ?", (number,)
+    ).fetchone()
+    document = Document.from_layout(_unpack(text), json.loads(_unpack(layout)))
+    return replace(document, source=_source(source or _latest_source(connection, number))), used_at
+
+
+def chunks_of(connection: sqlite3.Connection, number: int, document_id: str) -> list[Chunk]:
+    """The stored chunks of the document with this row number, in order."""
+    headings: dict[str, tuple[str, ...]] = {}
+    chunks: list[Chunk] = []
+    for start, end, heading in connection.execute(
+        "SELECT start, end, heading FROM chunks WHERE document = ? ORDER BY ordinal", (number,)
+    ):
+        if heading not in headings:
+            headings[heading] = tuple(json.loads(heading))
+        chunks.append(Chunk(document_id, Span(start, end), headings[heading]))
+    return chunks
+
+
+def _keep_chunks(
+    connection: sqlite3.Connection, number: int, document: Document, chunks: Sequence[Chunk], recipe: str
+) -> None:
+    (last,) = connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'chunks'").fetchone()
+    connection.executemany(
+        "INSERT INTO chunks (id, document, ordinal, start, end, heading) VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            (
+                last + 1 + ordinal,
+                number,
+                ordinal,
+                chunk.span.start,
+                chunk.span.end,
+                json.dumps(chunk.heading_path, ensure_ascii=False),
+            )
+            for ordinal, chunk in enumerate(chunks)
+        ),
+    )
+    lexical.add(connection, last + 1, document, chunks)
+    connection.execute(
+        "UPDATE documents SET recipe = ?, first_chunk = ?, chunks = ? WHERE number = ?",
+        (recipe, last + 1, len(chunks), number),
+    )
+
+
+def _drop_chunks(connection: sqlite3.Connection, number: int, document: Document) -> None:
+    chunks = chunks_of(connection, number, document.id)
+    if chunks:
+        (first,) = connection.execute("SELECT first_chunk FROM documents WHERE number = ?", (number,)).fetchone()
+        lexical.remove(connection, first, document, chunks)
+        connection.execute("DELETE FROM chunks WHERE document = ?", (number,))
+
+
+def _knows_path(connection: sqlite3.Connection, path: str, digest: str) -> bool:
+    row = connection.execute("SELECT digest FROM paths WHERE path = ?", (str(Path(path).absolute()),)).fetchone()
+    return row is not None and row[0] == digest
+
+
+def _remember_path(connection: sqlite3.Connection, source: Source) -> None:
+    """Note where the file lies, if it is one."""
+    path = Path(source.path).absolute()
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):
+        return
+    connection.execute(
+        "INSERT INTO paths (path, digest, size, modified_at, seen_at) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET digest = excluded.digest, size = excluded.size,"
+        " modified_at = excluded.modified_at, seen_at = excluded.seen_at",
+        (str(path), source.digest, stat.st_size, stat.st_mtime, time.time()),
+    )

@@ -1,0 +1,108 @@
+"""How the library's tables came to be: an ordered list of steps, each run once, each in a transaction of its own.
+
+To change the schema, append a function to `MIGRATIONS`; never edit one that has been released. The number of steps
+taken is SQLite's `user_version`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from lcdoc.memory.errors import LibraryVersionError
+
+APPLICATION_ID = 0x6C63646F  # "lcdo", in the file's header: tells a library from any other SQLite database
+
+
+def _documents_and_passages(connection: sqlite3.Connection) -> None:
+    for statement in (
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+        # `layout` and `text` come last: a row is read only as far as the last column asked for.
+        """
+        CREATE TABLE documents (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            pages INTEGER NOT NULL,
+            characters INTEGER NOT NULL,
+            recipe TEXT NOT NULL,
+            first_chunk INTEGER NOT NULL,
+            chunks INTEGER NOT NULL,
+            added_at REAL NOT NULL,
+            used_at REAL NOT NULL,
+            layout BLOB NOT NULL,
+            text BLOB NOT NULL
+        )""",
+        # Several files may hold the same text; one file read by another reader may give another.
+        """
+        CREATE TABLE sources (
+            digest TEXT NOT NULL,
+            reader TEXT NOT NULL,
+            document INTEGER NOT NULL REFERENCES documents (number) ON DELETE CASCADE,
+            source TEXT NOT NULL,
+            PRIMARY KEY (digest, reader)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX sources_by_document ON sources (document)",
+        """
+        CREATE TABLE paths (
+            path TEXT PRIMARY KEY,
+            digest TEXT NOT NULL,
+            size INTEGER NOT NULL,
+            modified_at REAL NOT NULL,
+            seen_at REAL NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX paths_by_digest ON paths (digest)",
+        # The ids of one document's chunks are consecutive, and no id is ever given twice.
+        """
+        CREATE TABLE chunks (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            document INTEGER NOT NULL REFERENCES documents (number) ON DELETE CASCADE,
+            ordinal INTEGER NOT NULL,
+            start INTEGER NOT NULL,
+            end INTEGER NOT NULL,
+            heading TEXT NOT NULL,
+            UNIQUE (document, ordinal)
+        )""",
+        # Holds no text; row ids are chunk ids; written by `lcdoc.retrieval.lexical`.
+        """
+        CREATE VIRTUAL TABLE passages USING fts5(
+            text, heading, content='',
+            tokenize="porter unicode61 remove_diacritics 2 categories 'L* N* Co Mc Mn'"
+        )""",
+        "INSERT INTO meta (key, value) VALUES ('analysis', '1')",
+    ):
+        connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_documents_and_passages,)
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Take the steps the file at `path` has not taken yet. Safe when several processes do it at once.
+
+    Raises LibraryVersionError for a file that has taken steps this lcdoc does not know.
+    """
+    while (version := _version(connection)) != len(MIGRATIONS):
+        if version > len(MIGRATIONS):
+            raise LibraryVersionError(
+                path,
+                f"made by a newer lcdoc (schema {version}; this one knows {len(MIGRATIONS)})",
+                "upgrade lcdoc, or name another library with --library PATH",
+            )
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Another process may have taken the step while this one waited for the lock.
+            if _version(connection) == version:
+                MIGRATIONS[version](connection)
+                connection.execute(f"PRAGMA user_version = {version + 1}")
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version

@@ -1,0 +1,168 @@
+"""Looking after the library: forgetting what is no longer wanted, and checking what is there."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+from lcdoc.documents import Document
+from lcdoc.memory.errors import LibraryError
+from lcdoc.memory.library import Entry, Library, chunks_of
+
+_DAY_S = 86_400.0
+
+
+def prune(
+    library: Library, *, missing: bool = False, unused_days: float | None = None, max_bytes: int | None = None
+) -> list[Entry]:
+    """Forget documents and shrink the files; returns what was removed.
+
+    `missing`: every document none of whose files is there with the size it had (one read from standard input has
+    no file to miss). `unused_days`: every document not asked for in so many days. `max_bytes`: then, until the
+    SQLite file and the vectors together are no larger, the document not asked for the longest.
+    """
+    removed: list[Entry] = []
+    oldest = None if unused_days is None else time.time() - unused_days * _DAY_S
+    for entry in library.list():
+        if (missing and _is_gone(library, entry)) or (oldest is not None and entry.used_at.timestamp() < oldest):
+            _forget(library, entry, removed)
+    _remove_stray_vectors(library)
+    if removed or max_bytes is not None:
+        _shrink(library)
+    while max_bytes is not None and (excess := size_bytes(library) - max_bytes) > 0:
+        entries = library.list()
+        if not entries:
+            break
+        # What a document takes up in the index is not recorded; its share of all characters is a fair guess, and the
+        # loop looks again.
+        share = size_bytes(library) / max(1, sum(entry.characters for entry in entries))
+        while entries and excess > 0:
+            entry = entries.pop()
+            excess -= max(1, int(share * entry.characters))
+            _forget(library, entry, removed)
+        _shrink(library)
+    return removed
+
+
+def size_bytes(library: Library) -> int:
+    """What the library takes up on the disk: the SQLite file, its log, the vectors."""
+    files = [library.path, library.path.with_name(library.path.name + "-wal")]
+    files += [path for path in library.vectors_path.rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files if path.exists())
+
+
+def verify(library: Library) -> list[str]:
+    """What is wrong with the library, a line each; empty when it is sound. Changes nothing.
+
+    Recomputes every document's id from its text and layout, checks that chunks lie inside the text, in order, has
+    SQLite and FTS5 check their structures, and reads every vector file.
+    """
+    problems: list[str] = []
+    try:
+        with library.database.read() as connection:
+            problems += [
+                f"{library.path}: {row[0]}" for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"
+            ]
+            problems += [
+                f"{library.path}: a row of {table} refers to something that is not there"
+                for table, *_ in connection.execute("PRAGMA foreign_key_check")
+            ]
+            rows = connection.execute(
+                "SELECT number, id, first_chunk, chunks FROM documents ORDER BY number"
+            ).fetchall()
+            for number, document_id, first_chunk, count in rows:
+                chunk_ids = range(first_chunk, first_chunk + count)
+                problems += _document_problems(library, connection, number, document_id, chunk_ids)
+            indexed = {chunk_id for (chunk_id,) in connection.execute("SELECT id FROM passages_docsize")}
+            chunked = {chunk_id for (chunk_id,) in connection.execute("SELECT id FROM chunks")}
+        if indexed != chunked:
+            problems.append(
+                f"{library.path}: {len(indexed ^ chunked)} chunks are in the table or in the index, but not in both"
+            )
+        with library.database.write() as connection:
+            connection.execute("INSERT INTO passages (passages) VALUES ('integrity-check')")
+    except LibraryError as error:
+        problems.append(str(error))
+        return problems
+    problems += _vector_problems(library, {document_id: count for _, document_id, _, count in rows})
+    return problems
+
+
+def _document_problems(
+    library: Library, connection: sqlite3.Connection, number: int, document_id: str, chunk_ids: range
+) -> list[str]:
+    where = f"{library.path}: document {document_id}"
+    try:
+        document = library.get(document_id)
+        again = Document.create(document.text, document.pages, document.sections, document.source, document.marks)
+    except (LibraryError, ValueError, KeyError, TypeError) as error:
+        return [f"{where} cannot be restored ({error}); remove it"]
+    problems = [] if again.id == document_id else [f"{where} was altered: its text is now {again.id}; remove it"]
+    chunks = chunks_of(connection, number, document_id)
+    ids = [row[0] for row in connection.execute("SELECT id FROM chunks WHERE document = ? ORDER BY ordinal", (number,))]
+    if ids != list(chunk_ids):
+        problems.append(f"{where} has chunks other than those it was given; remove it")
+    end = 0
+    for chunk in chunks:
+        if not end <= chunk.span.start <= chunk.span.end <= len(document.text):
+            problems.append(f"{where}: chunk {chunk.span.start}-{chunk.span.end} is out of order or outside the text")
+            break
+        end = chunk.span.end
+    return problems
+
+
+def _vector_problems(library: Library, counts: dict[str, int]) -> list[str]:
+    if not library.vectors_path.is_dir():
+        return []
+    from lcdoc.retrieval.vectors import stored_vectors, verify_file
+
+    problems: list[str] = []
+    for stored in stored_vectors(library.vectors_path):
+        if stored.document_id in counts:
+            problems += verify_file(stored.path, counts[stored.document_id])
+        else:
+            problems.append(f"{stored.path}: vectors of no document in the library; `lcdoc library prune` removes them")
+    return problems
+
+
+def _is_gone(library: Library, entry: Entry) -> bool:
+    """Whether no file holds the document any more, as far as sizes and times tell."""
+    with library.database.read() as connection:
+        seen = connection.execute(
+            "SELECT path, size FROM paths JOIN sources USING (digest) JOIN documents ON document = number WHERE id = ?",
+            (entry.id,),
+        ).fetchall()
+    if not seen:
+        # Never a file, or all its files have other contents by now.
+        return entry.paths != ("-",)
+    return not any(_is_there(Path(path), size) for path, size in seen)
+
+
+def _is_there(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
+
+
+def _forget(library: Library, entry: Entry, removed: list[Entry]) -> None:
+    library.remove(entry.id)
+    removed.append(entry)
+
+
+def _shrink(library: Library) -> None:
+    with library.database.write() as connection:
+        connection.execute("INSERT INTO passages (passages) VALUES ('optimize')")
+    library.database.vacuum()
+
+
+def _remove_stray_vectors(library: Library) -> None:
+    """Vector files whose document is gone: their writer was too late, or died in between."""
+    if not library.vectors_path.is_dir():
+        return
+    from lcdoc.retrieval.vectors import remove_vectors, stored_vectors
+
+    here = {entry.id for entry in library.list()}
+    for document_id in {stored.document_id for stored in stored_vectors(library.vectors_path)} - here:
+        remove_vectors(library.vectors_path, document_id)

@@ -1,0 +1,75 @@
+"""Run a forward pass over many texts: packed by length, several packs at a time."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from lcdoc.retrieval.bert import Matrix
+
+MAX_THREADS = 16
+
+_one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """A forward pass and how it likes to be called."""
+
+    name: str
+    pooled: Callable[[Sequence[Sequence[int]]], Matrix]
+    """Token ids of some texts to their vectors, (texts, dimensions)."""
+    pack_tokens: int
+    """Tokens one call is given, about; one text is given whole whatever its length."""
+    threads: int
+    limits: Callable[[], AbstractContextManager[object]]
+    """Entered once around all calls: holds the numerical libraries to one thread each, where threads are ours."""
+
+
+def cores() -> int:
+    """Cores this process may use, at most MAX_THREADS."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(available, MAX_THREADS)
+
+
+def fill(runner: Runner, texts: Sequence[Sequence[int]], vectors: Matrix, report: Callable[[int], None]) -> None:
+    """Write the vectors of `texts` (token ids) into the rows of `vectors`; `report` hears how many are done.
+
+    Calls from several threads wait for one another, since each uses all cores.
+    """
+    packs = list(pack_by_length([len(text) for text in texts], runner.pack_tokens))
+
+    def run(pack: list[int]) -> int:
+        vectors[pack] = runner.pooled([texts[index] for index in pack])
+        return len(pack)
+
+    with _one_at_a_time, runner.limits():
+        if len(packs) == 1:
+            report(run(packs[0]))
+            return
+        done = 0
+        executor = ThreadPoolExecutor(max(1, min(runner.threads, len(packs))), thread_name_prefix="embed")
+        try:
+            for finished in as_completed([executor.submit(run, pack) for pack in packs]):
+                done += finished.result()
+                report(done)
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+def pack_by_length(lengths: Sequence[int], pack_tokens: int) -> Iterator[list[int]]:
+    """Indices of texts, longest first, in packs of at most `pack_tokens` tokens (one text is always admitted)."""
+    pack: list[int] = []
+    size = 0
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if pack and size + lengths[index] > pack_tokens:
+            yield pack
+            pack, size = [], 0
+        pack.append(index)
+        size += lengths[index]
+    if pack:
+        yield pack
