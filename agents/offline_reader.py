@@ -1,0 +1,190 @@
+"""A reader without a language model: it finds the sentences that answer, and quotes them.
+
+Every skill of `Reader` is here, so that each workflow runs on a machine that has no model: reading is ranking
+sentences, merging is keeping the best, answering is quoting, summarising is choosing central sentences, choosing is
+comparing. It puts nothing into words of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from lcdoc.agents.candidates import Candidate
+from lcdoc.agents.claims import claim_of
+from lcdoc.agents.evidence import Floats
+from lcdoc.agents.evidence_ranking import rank_evidence
+from lcdoc.agents.evidence_weights import FOUND_THRESHOLD
+from lcdoc.agents.extractive_summary import summarise
+from lcdoc.agents.folding import fold
+from lcdoc.agents.notes import Choice, Claim, Draft, Note, Quote, Summary
+from lcdoc.agents.questions import Question
+from lcdoc.agents.quotes import Citation, check_quote
+from lcdoc.agents.reader import Passage
+from lcdoc.agents.stems import stems_of
+from lcdoc.documents import Document, Span
+from lcdoc.retrieval.embedders import Embedder
+
+MAX_QUOTES = 3
+_CERTAIN_SHARE = 0.75
+"""Quotes are added until together they have this share of the probability that some candidate answers."""
+_LEAST_SHARE = 0.15
+"""A further quote must be at least this likely, compared with the best one."""
+MAX_MERGED_QUOTES = 5
+_ANSWER_SHARE = 0.4
+"""An answer's further claims must have at least this share of the confidence of its first."""
+_WORDS_OF_OPTION = 0.5
+_CHOICE_THRESHOLD = 0.15
+
+
+class OfflineReader:
+    """Reads with an embedder and counted words. Safe to share between tasks; the work is done in threads."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+
+    async def read(self, passage: Passage, question: str, carried: Note | None = None) -> Note:
+        """The sentences of `passage` that answer. `read_many` is far quicker for several passages at once."""
+        return await self.read_many([passage], question, carried)
+
+    async def read_many(self, passages: Sequence[Passage], question: str, carried: Note | None = None) -> Note:
+        """The best one to three sentences of all `passages` (best passage first), and the quotes of `carried`.
+
+        Embeds about 1,000 tokens, however many passages there are. Raises what the embedder raises.
+        """
+        note = await asyncio.to_thread(self.note_of, passages, question)
+        if carried is None:
+            return note
+        if not note.found:
+            return carried.model_copy(update={"unchanged": True})
+        return _merged([carried, note])
+
+    def note_of(self, passages: Sequence[Passage], question: str) -> Note:
+        """`read_many` without `carried`, in the caller's thread."""
+        asked = Question.of(question)
+        ranking = rank_evidence(asked, passages, self._embedder)
+        if ranking.relevance < FOUND_THRESHOLD:
+            return Note(found=False, confidence=round(5 * ranking.confidence, 2))
+        best = ranking.evidence[: quoted_evidence(np.array([evidence.share for evidence in ranking.evidence]))]
+        shares = sum(evidence.share for evidence in best)
+        quotes: list[Quote] = []
+        dropped = 0
+        for evidence in best:
+            document = passages[evidence.candidate.passage].document
+            text, near = quotable(document, evidence.candidate)
+            citation = check_quote(document, text, near=near)
+            if citation is None:
+                dropped += 1
+                continue
+            quotes.append(
+                Quote(
+                    text=citation.quote,
+                    citation=citation,
+                    claim=claim_of(citation.quote, asked),
+                    confidence=round(5 * ranking.confidence * evidence.share / shares, 2),
+                )
+            )
+        return Note(
+            found=bool(quotes),
+            quotes=tuple(quotes),
+            claim=quotes[0].claim if quotes else "",
+            confidence=round(5 * ranking.confidence, 2),
+            dropped=dropped,
+        )
+
+    async def merge(self, notes: Sequence[Note], question: str) -> Note:
+        """The best quotes of all notes, each piece of evidence once."""
+        return _merged(notes)
+
+    async def answer(self, question: str, notes: Sequence[Note]) -> Draft:
+        """One to three claims, the most confident first. A note without quotes gives a claim without citation."""
+        asked = Question.of(question)
+        merged = _merged(notes)
+        if not merged.found:
+            return Draft(found=False, confidence=merged.confidence)
+        claims: list[Claim] = []
+        for quote in merged.quotes[:MAX_QUOTES]:
+            if claims and quote.confidence < _ANSWER_SHARE * claims[0].confidence:
+                break
+            text = quote.claim or claim_of(quote.citation.quote, asked)
+            claims.append(Claim(text=text, citations=(quote.citation,), confidence=quote.confidence))
+        if not claims and merged.claim:
+            claims.append(Claim(text=merged.claim, confidence=merged.confidence))
+        return Draft(found=bool(claims), claims=tuple(claims), confidence=merged.confidence)
+
+    async def summarize(self, passages: Sequence[Passage], *, words: int) -> Summary:
+        """Central sentences of the passages, in order, from every part of them: see `extractive_summary`."""
+        return await asyncio.to_thread(summarise, passages, self._embedder, words=words)
+
+    async def choose(self, question: str, options: Sequence[str], trail: Sequence[str]) -> Choice:
+        """The option most like the question that is not on the trail yet; None when none is like it at all."""
+        return await asyncio.to_thread(self._choose, question, options, trail)
+
+    def _choose(self, question: str, options: Sequence[str], trail: Sequence[str]) -> Choice:
+        visited = {fold(text) for text in trail}
+        open_options = [index for index, option in enumerate(options) if fold(option) not in visited]
+        if not open_options or not question.strip():
+            return Choice(option=None, reason="nothing to choose from")
+        vectors = self._embedder.embed([question, *(options[index] for index in open_options)])
+        wanted = Question.of(question).stems
+        words: Floats = np.array(
+            [len(set(wanted) & set(stems_of(options[index]))) / max(1, len(wanted)) for index in open_options],
+            dtype=np.float32,
+        )
+        scores = vectors[1:] @ vectors[0] + _WORDS_OF_OPTION * words
+        best = int(np.argmax(scores))
+        if scores[best] < _CHOICE_THRESHOLD:
+            return Choice(option=None, reason=f"no option is about the question (similarity {scores[best]:.2f})")
+        shares = np.exp(10 * (scores - scores.max()))
+        share = float(shares[best] / shares.sum())
+        return Choice(
+            option=open_options[best],
+            reason=f"closest to the question (similarity {scores[best]:.2f})",
+            confidence=round(5 * share * min(1.0, float(scores[best])), 2),
+        )
+
+
+def quoted_evidence(shares: Floats) -> int:
+    """How many of the candidates, whose shares come best first, to quote."""
+    count, together = 0, 0.0
+    for share in shares[:MAX_QUOTES].tolist():
+        if count and (together >= _CERTAIN_SHARE or share < _LEAST_SHARE * float(shares[0])):
+            break
+        count, together = count + 1, together + share
+    return count
+
+
+def quotable(document: Document, candidate: Candidate) -> tuple[str, Span]:
+    """What to quote of a candidate, and near where: a table row comes with the years that head its columns."""
+    if candidate.header is None:
+        return candidate.raw, candidate.span
+    return f"{candidate.header.of(document.body)} … {candidate.raw}", Span(candidate.header.start, candidate.span.end)
+
+
+def _same_evidence(one: Citation, other: Citation) -> bool:
+    if one.document_id == other.document_id and any(a.overlaps(b) for a in one.parts[-1:] for b in other.parts[-1:]):
+        return True
+    return fold(one.quote) == fold(other.quote)
+
+
+def _merged(notes: Iterable[Note]) -> Note:
+    notes = list(notes)
+    found = [note for note in notes if note.found]
+    dropped = sum(note.dropped for note in notes)
+    if not found:
+        return Note(found=False, confidence=max((note.confidence for note in notes), default=0.0), dropped=dropped)
+    quotes: list[Quote] = []
+    everything = [quote for note in found for quote in note.quotes]
+    for quote in sorted(everything, key=lambda quote: -quote.confidence):
+        if not any(_same_evidence(quote.citation, kept.citation) for kept in quotes):
+            quotes.append(quote)
+    best = max(found, key=lambda note: (bool(note.quotes), note.confidence))
+    return Note(
+        found=True,
+        quotes=tuple(quotes[:MAX_MERGED_QUOTES]),
+        claim=best.claim,
+        confidence=best.confidence,
+        dropped=dropped,
+    )
