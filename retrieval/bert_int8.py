@@ -1,6 +1,6 @@
 """The encoder with 8-bit integer products, for many texts on a CPU that has instructions for them (VNNI).
 
-Sources: "LLM.int8()", section 3 (a few hidden channels are many times larger than the rest, and spoil the others' steps)
+Sources: "LLM.int8()", section 3 (a few hidden channels are many times larger than the rest, and spoil the steps of all)
 and "SmoothQuant", section 4 (divide such a channel by a factor and multiply its weights by it). Weights are rounded per
 output channel. Inputs of the attention and feed-forward blocks have fixed steps, found on passages of our own; GELU's
 outputs, whose range differs most between tokens, have a step for each token. Nothing depends on a text's neighbours, so

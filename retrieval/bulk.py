@@ -25,16 +25,16 @@ CALIBRATION = (
     "before the winter. Mrs. Aldous, who had opposed the plan from the first, asked that her reasons be minuted.",
     "Net sales rose 7.3% to $4,218 million (2021: $3,931 million), while cost of goods sold grew to $2,604 million; "
     "gross margin fell from 39.1% to 38.3%. See Note 12, Commitments and Contingencies.\n\nTotal assets  9,871  9,402",
-    "\u201cYou never told me,\u201d she said, and shut the door so quietly that he did not hear it. Outside it had begun to rain; "
-    "the lamps along the quay were lit, one after another, by a boy with a pole.",
+    "\u201cYou never told me,\u201d she said, and shut the door so quietly that he did not hear it. Outside it had "
+    "begun to rain; the lamps along the quay were lit, one after another, by a boy with a pole.",
     "The enzyme binds its substrate at the N-terminal domain (Kd = 2.4 nM). Mutants lacking residues 34-61 showed no "
     "activity in vitro, p < 0.001, n = 18, although their expression was unchanged [17, 22].",
     "14.2 Termination. Either party may terminate this Agreement upon thirty (30) days' prior written notice if the "
     "other party materially breaches any provision hereof and fails to cure such breach within said period.",
-    "def area(r): return 3.14159 * r ** 2  # https://example.org/geometry?q=1&lang=en \u2014 CHAPTER IV. WHAT THE ROMANS KNEW",
+    "def area(r): return 3.14159 * r ** 2  # https://example.org/geometry?q=1&lang=en CHAPTER IV. WHAT THE ROMANS KNEW",
     "What was the rate of interest?",
 )
-"""Prose, figures, speech, science, contract, code: passages whose largest values set the steps of the 8-bit products."""
+"""Prose, figures, speech, science, contract, code: their largest values set the steps of the 8-bit products."""
 
 _log = logging.getLogger(__name__)
 

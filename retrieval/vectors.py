@@ -42,7 +42,7 @@ class VectorStoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """Vectors of a document's chunks: `ids` (n,) ordinals in rising order, `matrix` (n, dimensions), rows of length 1."""
+    """A document's vectors: `ids` (n,) chunk ordinals, rising; `matrix` (n, dimensions), rows of length 1."""
 
     ids: Ordinals
     matrix: Matrix

