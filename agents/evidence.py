@@ -106,7 +106,7 @@ def measure_words(question: Question, passages: Sequence[Passage], candidates: S
         measured |= _form(question, candidate, own[index], pairs)
         for name, value in measured.items():
             values[index, COLUMN[name]] = value
-    missing = [s for s, n in frequencies.items() if n == 0]
+    missing = {s for s, n in frequencies.items() if n == 0}
     return Measured(
         values,
         absent=_recall(weights, {s: float(s in missing) for s in weights}),

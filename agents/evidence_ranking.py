@@ -75,7 +75,7 @@ def rank_evidence(question: Question, passages: Sequence[Passage], embedder: Emb
     measured = measure_words(question, passages, candidates)
     chosen = preselect(measured, candidates)
     candidates = [candidates[index] for index in chosen]
-    vectors = embedder.embed([question.text, *(candidate.text for candidate in candidates)])
+    vectors = embedder.embed([question.core, *(candidate.text for candidate in candidates)])
     cosines = vectors[1:] @ vectors[0]
     kept = Measured(measured.values[chosen], measured.absent, measured.absent_names)
     values = with_vectors(kept, cosines, passage_cosines(passages, candidates, cosines))

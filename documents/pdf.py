@@ -126,6 +126,7 @@ def page_ranges(numbers: list[int]) -> str:
 def _title(pdf: Any) -> str:
     title = str(pdf.get_metadata_value("Title") or "").strip()
     lowered = title.lower()
-    if not title or lowered.startswith(_NO_TITLE) or lowered.endswith(_FILE_SUFFIXES):
+    letters = sum(character.isalpha() for character in title)
+    if letters < max(3, len(title) / 3) or lowered.startswith(_NO_TITLE) or lowered.endswith(_FILE_SUFFIXES):
         return ""
     return title

@@ -123,6 +123,7 @@ def sections_from_type(lines: Sequence[PlacedLine], builder: DocumentBuilder) ->
             and _mostly_letters(text)
             and not text.endswith((",", ";"))
             and text[0] not in _BULLETS
+            and not (text[0] == "(" and text[-1] == ")")
             and not text[0].islower()
         ):
             headings.append((round(line.size), bolder, placed))

@@ -107,7 +107,7 @@ class Encoder:
 
     @property
     def width(self) -> int:
-        return self.words.shape[1]
+        return int(self.words.shape[1])
 
     def pooled(self, texts: Sequence[Sequence[int]]) -> Matrix:
         """The mean of the last layer's states over each text's tokens, as rows of length 1.
@@ -126,7 +126,7 @@ class Encoder:
 
     def embedded(self, texts: Sequence[Sequence[int]]) -> Matrix:
         """What goes into the first layer: (tokens of all texts, width)."""
-        x = self.words[np.concatenate([np.asarray(text, dtype=np.int64) for text in texts])]
+        x: Matrix = self.words[np.concatenate([np.asarray(text, dtype=np.int64) for text in texts])]
         x += self.positions[np.concatenate([np.arange(len(text)) for text in texts])]
         self.embedding_norm.apply(x)
         return x

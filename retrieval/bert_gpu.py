@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional
 
@@ -25,9 +26,9 @@ class GpuEncoder:
 
     def pooled(self, texts: Sequence[Sequence[int]]) -> Matrix:
         """As `Encoder.pooled`."""
-        lengths = np.array([len(text) for text in texts])
-        inside = np.arange(lengths.max()) < lengths[:, None]
-        padded = np.zeros(inside.shape, dtype=np.int64)
+        lengths = [len(text) for text in texts]
+        inside: npt.NDArray[np.bool_] = np.arange(max(lengths)) < np.reshape(lengths, (-1, 1))
+        padded = np.zeros((len(texts), max(lengths)), dtype=np.int64)
         padded[inside] = np.concatenate([np.asarray(text, dtype=np.int64) for text in texts])
         with torch.inference_mode():
             mask = torch.from_numpy(inside).to(self._device)

@@ -23,11 +23,15 @@ from torch.nn import functional
 
 from lcdoc.retrieval import bert
 from lcdoc.retrieval.bert import GELU_SCALE, Encoder, Matrix, equal_runs
+from lcdoc.retrieval.packs import one_blas_thread
 
-CHANNEL_LIMIT = 4.0
+CHANNEL_LIMIT = 3.0
 """A hidden channel that grew beyond this on the calibration passages is divided down to it."""
-HEADROOM = 1.25
+HEADROOM = 1.2
 """How much larger than on the calibration passages a value may grow before it is cut off."""
+
+LEAST_TOKENS = 16
+"""Rounding errors average out over a text's tokens; a text of a few words is not accurate enough."""
 
 
 class Range(NamedTuple):
@@ -62,7 +66,15 @@ class Int8Encoder:
         ]
 
     def pooled(self, texts: Sequence[Sequence[int]]) -> Matrix:
-        """As `Encoder.pooled`."""
+        """As `Encoder.pooled`. Texts of fewer than LEAST_TOKENS tokens are embedded in float32."""
+        short = np.array([len(text) < LEAST_TOKENS for text in texts])
+        vectors = np.empty((len(texts), self._encoder.width), dtype=np.float32)
+        for rows, pooled in ((short, self._encoder.pooled), (~short, self._pooled)):
+            if rows.any():
+                vectors[rows] = pooled([text for text, chosen in zip(texts, rows, strict=True) if chosen])
+        return vectors
+
+    def _pooled(self, texts: Sequence[Sequence[int]]) -> Matrix:
         torch.set_num_threads(1)  # a setting of the calling thread, of which there are several
         lengths = [len(text) for text in texts]
         runs = equal_runs(lengths)
@@ -70,18 +82,19 @@ class Int8Encoder:
             x = torch.from_numpy(self._encoder.embedded(texts))
             for layer in self._layers:
                 x = layer.apply(x, runs, self._encoder.heads)
-            means = torch.stack([states.mean(dim=0) for states in x.split(lengths)])
+            means = torch.stack([states.mean(dim=0) for states in torch.split(x, lengths)])
             vectors: Matrix = functional.normalize(means, dim=1).numpy()
         return vectors
 
 
 @contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Torch works in the calling thread alone."""
+def one_thread_each() -> Iterator[None]:
+    """Torch and BLAS work in the calling thread alone."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with one_blas_thread():
+            yield
     finally:
         torch.set_num_threads(before)
 
@@ -98,9 +111,10 @@ class _Linear:
 
     def apply(self, x: torch.Tensor, step: float, *, gelu: bool = False) -> torch.Tensor:
         """x: (n, in) bytes, each 128 + value / step. Returns (n, out) float32."""
-        after = ("gelu", [], "tanh") if gelu else ("none", [], "")
+        weight = (self._weight, self._scales, self._zeros, self._bias)
+        name, algorithm = ("gelu", "tanh") if gelu else ("none", "")
         product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            x, step, 128, self._weight, self._scales, self._zeros, self._bias, 1.0, 0, torch.float32, *after
+            x, step, 128, *weight, 1.0, 0, torch.float32, name, [], algorithm
         )
         return product
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from lcdoc.retrieval.bert import Encoder
 from lcdoc.retrieval.packs import Runner, cores
 
-WORTH_TOKENS_PER_CORE = 40_000
-"""Tokens, for each core, whose embedding takes about as long again in numpy as loading torch and embedding faster."""
+WORTH_TOKENS_PER_CORE = 20_000
+"""Tokens for each core from which loading torch (three seconds) and embedding twice as fast takes less time."""
 LEAST_COSINE = 0.995
 """How near to float32 the 8-bit vectors of the calibration passages must be."""
 
@@ -64,10 +64,10 @@ def bulk_runner(encoder: Encoder, calibration: Sequence[Sequence[int]]) -> Runne
 
 def int8_runner(encoder: Encoder, calibration: Sequence[Sequence[int]]) -> Runner | None:
     """8-bit products on all cores; None, with a line in the log, where they do not work or are not accurate."""
-    from lcdoc.retrieval.bert_int8 import Int8Encoder, one_torch_thread
+    from lcdoc.retrieval.bert_int8 import Int8Encoder, one_thread_each
 
     try:
-        with one_torch_thread():
+        with one_thread_each():
             fast = Int8Encoder(encoder, calibration)
             cosine = float((fast.pooled(calibration) * encoder.pooled(calibration)).sum(axis=1).min())
     except (AttributeError, RuntimeError) as error:
@@ -76,7 +76,7 @@ def int8_runner(encoder: Encoder, calibration: Sequence[Sequence[int]]) -> Runne
     if not cosine >= LEAST_COSINE:
         _log.warning("embedding stays in float32: 8-bit vectors are only within %.4f cosine of it here", cosine)
         return None
-    return Runner("cpu int8", fast.pooled, pack_tokens=512, threads=cores(), limits=one_torch_thread)
+    return Runner("cpu int8", fast.pooled, pack_tokens=512, threads=cores(), limits=one_thread_each)
 
 
 def _has_gpu() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from lcdoc.retrieval.passages import Chunk
 from lcdoc.retrieval.sentences import sentence_bounds
 from lcdoc.retrieval.tokens import estimate_each, estimate_tokens
 
+_LEADERS: Final = re.compile(r"(?: ?\.){4,60}")
 _FILLED: Final = 0.55
 """A chunk filled this far may end early, with a paragraph."""
 _OFF_MIDDLE: Final = 0.2
@@ -63,7 +65,8 @@ class Chunker:
     it is longer than `max_tokens` by itself. Pages are no boundaries. Chunks do not overlap, and cover every character
     of `Document.body` that is not white space.
 
-    `count` is called on sentences; None means `estimate_tokens`. A chunk has the sum of the tokens of its sentences.
+    `count` is called on sentences; None means `estimate_tokens`. A chunk has the sum of the tokens of its sentences;
+    the dots that lead from a title to a page number count as one, so that a table of contents is not one chunk a line.
     Raises ValueError unless 0 <= min_tokens <= max_tokens and max_tokens >= 1.
     """
 
@@ -119,6 +122,8 @@ class Chunker:
             if starts:
                 sections.append(_Run(starts, ends, [], _headings(starts, ends, titles[start])))
                 texts += [body[first:last] for first, last in zip(starts, ends, strict=True)]
+        if "...." in body or ". . . ." in body:
+            texts = [_LEADERS.sub(" .", text) for text in texts]
         counts = estimate_each(texts) if self.count is None else list(map(self.count, texts))
         position = 0
         for section in sections:

@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item", bound=Hashable)
 
-COSINE_WEIGHT = 2.0
-"""What a cosine counts, the best score by words being 1."""
+COSINE_WEIGHT = 0.6
+"""What a cosine counts beside the share of the question's words that a passage has."""
 RANK_CONSTANT = 60
 """The k of reciprocal rank fusion: how little the first places count more than the next."""
 
 
-def blend(lexical: Floats, cosines: Floats) -> Floats:
-    """Relevance of each candidate, at most 1, from its score by words (0: no word) and its cosine (NaN: no vector).
+def blend(word_shares: Floats, cosines: Floats) -> Floats:
+    """Relevance of each candidate, at most 1.
 
-    A candidate without a vector is taken to be as far off as the farthest of the others.
+    `word_shares` is its score by words over the most any passage could have (0: no word), `cosines` its similarity to
+    the question (NaN: no vector). A candidate without a vector is taken to be as far off as the farthest of the others.
     """
     import numpy as np
 
-    words = lexical / max(float(lexical.max(initial=0.0)), 1e-9)
     known = ~np.isnan(cosines)
     farthest = float(cosines[known].min()) if known.any() else 0.0
-    blended: Floats = (words + COSINE_WEIGHT * np.where(known, cosines, farthest)) / (1 + COSINE_WEIGHT)
+    blended: Floats = (word_shares + COSINE_WEIGHT * np.where(known, cosines, farthest)) / (1 + COSINE_WEIGHT)
     return blended
 
 

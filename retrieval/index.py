@@ -21,6 +21,7 @@ from lcdoc.retrieval.diversity import most_relevant_and_different
 from lcdoc.retrieval.embedders import Embedder, Progress, ignore_progress
 from lcdoc.retrieval.fusion import blend
 from lcdoc.retrieval.indexed import Indexed
+from lcdoc.retrieval.numbers import numeracy, wants_number
 from lcdoc.retrieval.passages import Hit
 from lcdoc.retrieval.shelf import Shelf, Shelved
 from lcdoc.retrieval.tokens import estimate_tokens
@@ -38,7 +39,11 @@ BLIND_PASSAGES = 160
 """The same for a question none of whose words is in the documents, so that nothing says which passages are best."""
 SCANNED_PASSAGES = 100_000
 """Passages up to which all vectors are compared; beyond, only those of documents that have a candidate by words."""
-DIVERSITY_TRADE_OFF = 0.9
+RERANKED = 60
+"""Passages, at least, whose text and vectors are looked at for the final order."""
+NUMERACY_WEIGHT = 0.125
+"""What a passage made of numbers gains when the question wants one."""
+DIVERSITY_TRADE_OFF = 0.95
 BATCH_PASSAGES = 16
 """Passages embedded at a time: what a pause or a stop of `Index.fill` may have to wait for."""
 FLUSH_PASSAGES = 256
@@ -82,9 +87,8 @@ class Index:
         with self._shelf.reading() as connection:
             matches = lexical.search(connection, question, [each.chunk_ids for each in scope.documents], depth)
         by_words = scope.positions([chunk_id for chunk_id, _ in matches.scores])
-        words = np.zeros(scope.total)
-        words[by_words] = [score for _, score in matches.scores]
-
+        shares = np.zeros(scope.total)
+        shares[by_words] = [score / matches.most for _, score in matches.scores]
         searched = self._open_some(scope, by_words)
         notes = self._embed_some(scope, searched, by_words, progress)
         notes += [warning for document in searched.values() for warning in document.warnings()]
@@ -95,11 +99,14 @@ class Index:
         by_meaning = np.argsort(-cosines, kind="stable")[: min(depth, int(np.count_nonzero(~np.isnan(cosines))))]
 
         candidates = np.union1d(by_words, by_meaning)
-        relevance = blend(words[candidates], cosines[candidates])
-        best = np.argsort(-relevance, kind="stable")[: 2 * k]
+        relevance = blend(shares[candidates], cosines[candidates])
+        best = np.argsort(-relevance, kind="stable")[: max(RERANKED, 2 * k)]
         found = [(searched[place], ordinal) for place, ordinal in map(scope.at, candidates[best].tolist())]
+        scores = relevance[best]
+        if wants_number(question):
+            scores += NUMERACY_WEIGHT * np.array([numeracy(document.text(ordinal)) for document, ordinal in found])
         vectors = np.array([document.vectors[ordinal] for document, ordinal in found])
-        chosen = most_relevant_and_different(relevance[best], vectors, k, trade_off=DIVERSITY_TRADE_OFF)
+        chosen = most_relevant_and_different(scores, vectors, k, trade_off=DIVERSITY_TRADE_OFF)
         ranks = {"lexical": _ranks(by_words), "dense": _ranks(by_meaning)}
         hits = Hits(notes=notes)
         for at in chosen:
@@ -108,7 +115,7 @@ class Index:
             hits.append(
                 Hit(
                     chunk=document.chunks[ordinal],
-                    score=float(relevance[best[at]]),
+                    score=float(scores[at]),
                     ranks={method: rank[position] for method, rank in ranks.items() if position in rank},
                     cosine=None if np.isnan(cosines[position]) else float(cosines[position]),
                 )

@@ -156,7 +156,8 @@ def _quoted(terms: list[str]) -> tuple[str, ...]:
 class Matches:
     """Passages that have words of the question: chunk id and score, best first.
 
-    `most` is the score of a passage that would have every word of the question, countless times.
+    `most` is the score of a passage that would have every word of the question countless times, so that `score / most`
+    is the share of what was asked for that a passage has.
     """
 
     scores: tuple[tuple[int, float], ...]
@@ -182,6 +183,8 @@ def search(connection: sqlite3.Connection, question: str, scope: Sequence[range]
                 else _saturations_among(connection, expression, shortlist)
             )
             if not rows:
+                # A word that is nowhere is missed by every passage; a pair that is nowhere tells nothing more.
+                most += _idf(0, total) if weight == 1.0 else 0.0
                 continue
             # Of a shortlist the share that matches says little; there the whole table's frequency is the better guess.
             idf = rows[0][2] if shortlist is not None else _idf(len(rows), total)

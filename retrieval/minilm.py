@@ -11,18 +11,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import threading
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer
 
 from lcdoc.retrieval.bert import Encoder, Matrix, encoder_from, read_safetensors
 from lcdoc.retrieval.bulk import CALIBRATION, bulk_runner, worth_trying
 from lcdoc.retrieval.embedders import DEFAULT_EMBEDDER, EmbedderError, Progress, ignore_progress
-from lcdoc.retrieval.packs import Runner, cores, fill
+from lcdoc.retrieval.packs import Runner, cores, fill, one_blas_thread
 
 RECIPE = "minilm 1: GELU by tanh, mean of 256 tokens"
 """Changes whenever the same weights would give other vectors."""
@@ -31,14 +31,14 @@ MAX_CHARACTERS = 100_000
 """Characters of one text that are looked at; 256 tokens of prose are some 1,200."""
 WINDOW_TEXTS = 1024
 """Texts tokenised at a time, which bounds memory."""
-BULK_LEAST_TOKENS = 8_192
-"""Fewer tokens than this are embedded in numpy, always: questions, sentences, the first candidates."""
+BULK_LEAST_TOKENS = 2_048
+"""A call with fewer tokens than this is embedded in numpy at once, without waiting for larger ones: a question."""
 
 _log = logging.getLogger(__name__)
 
 
 class MiniLM:
-    """all-MiniLM-L6-v2. Safe to share between threads; each call uses all cores, so calls wait for one another.
+    """all-MiniLM-L6-v2. Safe to share between threads; a large call uses all cores, so large calls take turns.
 
     Vectors are float32 results or, in bulk, within 0.995 cosine of them.
     """
@@ -51,7 +51,8 @@ class MiniLM:
         self._tokenizer = tokenizer
         self.fingerprint = fingerprint
         self.dimensions = encoder.width
-        self._numpy = Runner("cpu float32", encoder.pooled, pack_tokens=512, threads=cores(), limits=_one_blas_thread)
+        self._numpy = Runner("cpu float32", encoder.pooled, pack_tokens=512, threads=cores(), limits=one_blas_thread)
+        self._turn = threading.Lock()
         self._bulk: Runner | None = None
         self._bulk_tried = False
         self._tokens_in_bulk = 0
@@ -59,35 +60,31 @@ class MiniLM:
     def embed(self, texts: Sequence[str], *, progress: Progress = ignore_progress) -> Matrix:
         """Vectors of `texts`: (len(texts), 384) float32, rows of length 1. An empty text has a vector too."""
         vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
-        runner = self._runner_for(texts)
+        tokens = sum(min(len(text) // 4 + 2, MAX_TOKENS) for text in texts)
+        if tokens < BULK_LEAST_TOKENS:
+            self._fill(self._numpy, texts, vectors, progress)
+        else:
+            with self._turn:
+                self._fill(self._bulk_runner(tokens), texts, vectors, progress)
+        return vectors
+
+    def _fill(self, runner: Runner, texts: Sequence[str], vectors: Matrix, progress: Progress) -> None:
         for start in range(0, len(texts), WINDOW_TEXTS):
             window = texts[start : start + WINDOW_TEXTS]
-            fill(
-                runner,
-                self._tokens(window),
-                vectors[start : start + len(window)],
-                _shifted(progress, start, len(texts)),
-            )
-        return vectors
+            report = _shifted(progress, start, len(texts))
+            fill(runner, self._tokens(window), vectors[start : start + len(window)], report)
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast([_plain(text) for text in texts])]
 
-    def _runner_for(self, texts: Sequence[str]) -> Runner:
-        """Numpy's forward pass until as much has been embedded, or is about to be, as pays for the faster one."""
-        tokens = sum(min(len(text) // 4 + 2, MAX_TOKENS) for text in texts)
-        if tokens < BULK_LEAST_TOKENS:
-            return self._numpy
+    def _bulk_runner(self, tokens: int) -> Runner:
+        """Numpy's forward pass until as much has been embedded, or is about to be, as pays for loading a faster one."""
         self._tokens_in_bulk += tokens
         if not self._bulk_tried and worth_trying(self._tokens_in_bulk):
             self._bulk_tried = True
             self._bulk = bulk_runner(self._encoder, self._tokens(CALIBRATION))
             _log.info("embedding many texts with %s", (self._bulk or self._numpy).name)
         return self._bulk or self._numpy
-
-
-def _one_blas_thread() -> threadpool_limits:
-    return threadpool_limits(limits=1, user_api="blas")
 
 
 def _shifted(progress: Progress, start: int, total: int) -> Callable[[int], None]:
@@ -129,7 +126,7 @@ def load_minilm(directory: Path | None = None) -> MiniLM:
 
 def _fingerprint(weights: Path, vocabulary: bytes) -> str:
     """16 hexadecimal digits. CRC-32 for the 90 MB of weights: a change is to be noticed, not an attack."""
-    checksum = zlib.crc32(np.memmap(weights, dtype=np.uint8, mode="r"))
+    checksum = zlib.crc32(np.memmap(weights, dtype=np.uint8, mode="r").data)
     digest = hashlib.blake2b(digest_size=8)
     for part in (RECIPE.encode(), str(weights.stat().st_size).encode(), str(checksum).encode(), vocabulary):
         digest.update(hashlib.blake2b(part).digest())

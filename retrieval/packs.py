@@ -6,14 +6,15 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+from threadpoolctl import threadpool_limits
 
 from lcdoc.retrieval.bert import Matrix
 
 MAX_THREADS = 16
-
-_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,33 @@ class Runner:
     """Entered once around all calls: holds the numerical libraries to one thread each, where threads are ours."""
 
 
+class _OneBlasThread:
+    """The library's thread count is one for the whole process, so the first to enter sets it and the last restores it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._limits: Any = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if not self._users:
+                self._limits = threadpool_limits(limits=1, user_api="blas")
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._limits.restore_original_limits()
+
+
+one_blas_thread = _OneBlasThread()
+"""A context in which numpy's matrix products work in the calling thread alone."""
+
+
 def cores() -> int:
     """Cores this process may use, at most MAX_THREADS."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -37,17 +65,14 @@ def cores() -> int:
 
 
 def fill(runner: Runner, texts: Sequence[Sequence[int]], vectors: Matrix, report: Callable[[int], None]) -> None:
-    """Write the vectors of `texts` (token ids) into the rows of `vectors`; `report` hears how many are done.
-
-    Calls from several threads wait for one another, since each uses all cores.
-    """
+    """Write the vectors of `texts` (token ids) into the rows of `vectors`; `report` hears how many are done."""
     packs = list(pack_by_length([len(text) for text in texts], runner.pack_tokens))
 
     def run(pack: list[int]) -> int:
         vectors[pack] = runner.pooled([texts[index] for index in pack])
         return len(pack)
 
-    with _one_at_a_time, runner.limits():
+    with runner.limits():
         if len(packs) == 1:
             report(run(packs[0]))
             return

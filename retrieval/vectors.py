@@ -1,35 +1,33 @@
 """Chunk vectors on disk: one FAISS file for each embedder and document.
 
-A file holds an `IndexIDMap2` over an `IndexFlatIP` whose ids are the ordinals of the chunks in their document, followed
-by a checksum that FAISS does not read; `faiss.read_index` opens it as it is. A file is only ever replaced whole, so
-readers need no lock. Writers read, merge and replace under one lock file for each embedder.
+A file is only ever replaced whole, so readers need no lock. Writers read, merge and replace under one lock file for
+each embedder. What is in a file: `vector_file.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
-import time
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-Matrix = npt.NDArray[np.float32]
-Ordinals = npt.NDArray[np.int64]
+from lcdoc.retrieval.vector_file import (
+    CorruptVectorsError,
+    Matrix,
+    Ordinals,
+    Vectors,
+    from_bytes,
+    patiently,
+    to_bytes,
+    write_whole,
+)
 
 LOCK_TIMEOUT_S = 60.0
-_CHECK_MARK = b"lcdocCRC"
-_CHECK_BYTES = len(_CHECK_MARK) + 4
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SUFFIX = ".faiss"
 
@@ -38,29 +36,6 @@ _log = logging.getLogger(__name__)
 
 class VectorStoreError(Exception):
     """Vectors could not be stored. `str(error)` is one line that says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Vectors:
-    """A document's vectors: `ids` (n,) chunk ordinals, rising; `matrix` (n, dimensions), rows of length 1."""
-
-    ids: Ordinals
-    matrix: Matrix
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def has(self, ids: Sequence[int] | Ordinals) -> npt.NDArray[np.bool_]:
-        """For each of `ids`, whether its vector is here."""
-        return np.isin(np.asarray(ids, dtype=np.int64), self.ids)
-
-    def of(self, ids: Sequence[int] | Ordinals) -> Matrix:
-        """The vectors of `ids`, in that order: (len(ids), dimensions). Raises KeyError when one is not here."""
-        wanted = np.asarray(ids, dtype=np.int64)
-        present = self.has(wanted)
-        if not present.all():
-            raise KeyError(f"no vector for chunk {wanted[~present][0]}")
-        return self.matrix[np.searchsorted(self.ids, wanted)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +73,7 @@ class VectorStore:
             return self._read(path)
         except FileNotFoundError:
             return None
-        except _CorruptError:
+        except CorruptVectorsError:
             # A writer may have replaced the file since: look again where no writer can be.
             with self._lock():
                 return self._read_or_set_aside(path)
@@ -130,7 +105,7 @@ class VectorStore:
                     np.concatenate([old.ids, new.ids[fresh]]), np.concatenate([old.matrix, new.matrix[fresh]])
                 )
             try:
-                _write_whole(path, _to_bytes(new))
+                write_whole(path, to_bytes(new))
             except OSError as error:
                 raise VectorStoreError(f"{path}: cannot be written ({error}); check space and permissions") from error
 
@@ -167,8 +142,8 @@ class VectorStore:
         return found[:k]
 
     def _read(self, path: Path) -> Vectors:
-        """Raises FileNotFoundError, or _CorruptError when the bytes are not what was written."""
-        return _from_bytes(path.read_bytes(), self._dimensions)
+        """Raises FileNotFoundError, or CorruptVectorsError when the bytes are not what was written."""
+        return from_bytes(path.read_bytes(), self._dimensions)
 
     def _read_or_set_aside(self, path: Path) -> Vectors | None:
         """As `load`, for the holder of the lock: a damaged file is renamed and reported."""
@@ -176,9 +151,9 @@ class VectorStore:
             return self._read(path)
         except FileNotFoundError:
             return None
-        except _CorruptError as error:
+        except CorruptVectorsError as error:
             aside = path.with_name(f"{path.name}.corrupt")
-            _patiently(lambda: path.replace(aside))
+            patiently(lambda: path.replace(aside))
             warning = f"{path}: {error}; moved to {aside.name}, its vectors are made again"
             _log.warning("%s", warning)
             self.warnings.append(warning)
@@ -196,10 +171,10 @@ def verify_file(path: Path, count: int, dimensions: int | None = None) -> list[s
     `count` is the number of the document's chunks; `dimensions` may be anything if not given.
     """
     try:
-        vectors = _from_bytes(path.read_bytes(), dimensions)
+        vectors = from_bytes(path.read_bytes(), dimensions)
     except FileNotFoundError:
         return []
-    except _CorruptError as error:
+    except CorruptVectorsError as error:
         return [f"{path}: {error}"]
     problems = []
     if len(vectors) and not 0 <= vectors.ids[0] <= vectors.ids[-1] < count:
@@ -225,10 +200,6 @@ def remove_vectors(directory: Path, document_id: str) -> None:
     for folder in {path.parent for path in directory.glob(f"*/{name}*")}:
         with _writing(folder):
             _remove_files(folder / name)
-
-
-class _CorruptError(Exception):
-    """The file is not a whole vector file."""
 
 
 def _checked(name: str) -> str:
@@ -275,59 +246,6 @@ def _flat_index(matrix: Matrix) -> Any:
     index = faiss.IndexFlatIP(matrix.shape[1])
     index.add(np.ascontiguousarray(matrix))
     return index
-
-
-def _to_bytes(vectors: Vectors) -> bytes:
-    import faiss
-
-    index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.matrix.shape[1]))
-    index.add_with_ids(np.ascontiguousarray(vectors.matrix), vectors.ids)
-    data: bytes = faiss.serialize_index(index).tobytes()
-    return data + _CHECK_MARK + zlib.crc32(data).to_bytes(4, "little")
-
-
-def _from_bytes(data: bytes, dimensions: int | None) -> Vectors:
-    """Checks the sum before FAISS sees a byte, since FAISS trusts the sizes it reads."""
-    body, check = data[:-_CHECK_BYTES], data[-_CHECK_BYTES:]
-    if check != _CHECK_MARK + zlib.crc32(body).to_bytes(4, "little"):
-        raise _CorruptError(f"the vector file is damaged or cut short ({len(data)} bytes)")
-    import faiss
-
-    index = faiss.deserialize_index(np.frombuffer(body, dtype=np.uint8))
-    if dimensions is not None and index.d != dimensions:
-        raise _CorruptError(f"its vectors have {index.d} dimensions, expected {dimensions}")
-    ids: Ordinals = faiss.vector_to_array(index.id_map)
-    flat = faiss.downcast_index(index.index)
-    matrix: Matrix = faiss.rev_swig_ptr(flat.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d).copy()
-    return Vectors(ids, matrix)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Replace the file in one step. The holder of the lock is the only writer, so one temporary name is enough."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    _patiently(lambda: temporary.replace(path))
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _patiently(step: Callable[[], object]) -> None:
-    """Do `step`; Windows refuses to replace a file while somebody reads it, so there a refusal is tried again."""
-    for delay_s in (0.01, 0.05, 0.2, 0.5) if os.name == "nt" else ():
-        try:
-            step()
-        except PermissionError:
-            time.sleep(delay_s)
-        else:
-            return
-    step()
 
 
 def _remove_files(path: Path) -> None:

@@ -135,6 +135,11 @@ def test_labels_are_what_is_printed(write_pdf, page_spec):
     assert document.name == "A Title"
 
 
+@pytest.mark.parametrize("title", ["0000012927-23-000007", "Microsoft Word - draft.doc", "untitled", "report.indd", ""])
+def test_a_title_that_says_nothing_is_none(write_pdf, page_spec, title):
+    assert load(write_pdf(page_spec([(72, 770, "Text.")]), title=title)).name == "made.pdf"
+
+
 def test_the_outline_gives_sections_at_their_headings(write_pdf, page_spec):
     pages = [
         page_spec(
