@@ -154,7 +154,7 @@ def ask(
     from lcdoc.screen import Screen
     from lcdoc.workflows.workspace import Workspace
 
-    with Screen(quiet=quiet) as screen, Workspace.open(library, embedder=embedder) as workspace:
+    with Screen(quiet=quiet) as screen, Workspace.open(library, embedder=embedder, background=False) as workspace:
         documents = workspace.read(paths, password=password, on_event=screen.handle)
         answer = workspace.ask(question, documents, on_event=screen.handle)
         if as_json:
@@ -182,7 +182,7 @@ def index(
     from lcdoc.screen import Screen
     from lcdoc.workflows.workspace import Workspace
 
-    with Screen(quiet=quiet) as screen, Workspace.open(library, embedder=embedder) as workspace:
+    with Screen(quiet=quiet) as screen, Workspace.open(library, embedder=embedder, background=False) as workspace:
         documents = workspace.read(paths, password=password, on_event=screen.handle)
         for document in documents:
             passages = workspace.fill(document, on_event=screen.handle)
@@ -220,7 +220,7 @@ def show(
     from lcdoc.workflows.show import draw_page, find_page, quotes_on
     from lcdoc.workflows.workspace import Workspace
 
-    with Screen(quiet=quiet) as screen, Workspace.open(library) as workspace:
+    with Screen(quiet=quiet) as screen, Workspace.open(library, background=False) as workspace:
         (document,) = workspace.read([path], password=password, on_event=screen.handle, named_only=True)
         chosen = find_page(document, page)
         citations = quotes_on(document, chosen, quote or [])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -127,19 +128,24 @@ class Screen:
     def _claim(self, answer: Answer, claim: Claim, number: int) -> None:
         if number > 1:
             self.out.print()
-        quotes = [citation.quote for citation in claim.citations]
         prefix = f"{number}. " if len(answer.claims) > 1 else ""
+        quotes = [citation.quote for citation in claim.citations]
         if claim.text not in quotes:
-            text = Text(prefix, style="bold").append(claim.text)
-            if not quotes:
-                text.append(" (unsupported)", style="yellow")
-            self.out.print(text)
-            prefix = "   " if prefix else ""
+            self._block(claim.text if quotes else f"{claim.text} (unsupported)", prefix, "bold")
+            prefix = " " * len(prefix)
         for citation in claim.citations:
-            self.out.print(Text.assemble(prefix, ("\u201c", "dim"), citation.quote, ("\u201d", "dim")))
+            self._block(f"\u201c{citation.quote}\u201d", prefix, "")
+            prefix = " " * len(prefix)
+            self._block(f"\u2014 {place(answer, citation)}", prefix, "cyan")
+
+    def _block(self, text: str, prefix: str, style: str) -> None:
+        """A paragraph behind a prefix; wrapped with a hanging indent on a terminal, one line elsewhere."""
+        if self.out.is_terminal:
             indent = " " * len(prefix)
-            self.out.print(Text(f"{indent}\u2014 {place(answer, citation)}", style="cyan"))
-            prefix = indent
+            text = textwrap.fill(text, self.out.width, initial_indent=prefix, subsequent_indent=indent)
+        else:
+            text = prefix + text
+        self.out.print(Text(text, style=style))
 
 
 def place(answer: Answer, citation: Citation) -> str:

@@ -47,8 +47,8 @@ _PATTERNS: Final[tuple[tuple[AnswerType, str], ...]] = (
             | \bhow\s+much\s+(?:do|does|did)\s+(?:[\w'’.&-]+\s+){{1,8}}(?:cost|pay|spend|earn|raise|sell|charge)\b
             | {_WHAT_IS}(?:[\w/&'’.-]+\s+){{0,7}}
               (?:price|costs?|salary|wage|fees?|revenues?|sales|income|profit|expenditures?|capex|expenses?|earnings
-              |ebitda\w*|dividends?|debt|assets|liabilities|cash\s+flow|budget|rent|fine|penalty|royalt\w+|compensation
-              |amount)\b
+              |ebit\w*|dividends?|debt|(?<!on\s)assets|liabilities|payables?|receivables?|(?:cash\s+)?flows?|budget|rent
+              |fine|penalty|royalt\w+|compensation|amount|balance)\b
             """,
     ),
     (
@@ -58,7 +58,9 @@ _PATTERNS: Final[tuple[tuple[AnswerType, str], ...]] = (
             | \bwhat\s+(?:number|amount|quantity|age|distance|height|size|temperature|score|population|ratio)\b
             | {_WHAT_IS}(?:[\w-]+\s+){{0,4}}
               (?:number|quantity|age|distance|height|size|temperature|score|population|ratio|rate|value|maximum|minimum
-              |limit|total|average|length|depth|width|weight|speed|capacity)\b
+              |limit|total|average|sum|length|depth|width|weight|speed|capacity|turnover|change|difference|increase
+              |decrease|growth)\b
+            | \bworking\s+capital\b | \breturn\s+on\s+(?:assets|equity|investment)\b | \bcoverage\s+ratio\b
             """,
     ),
     (

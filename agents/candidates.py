@@ -20,7 +20,8 @@ MAX_CANDIDATE_CHARACTERS = 700
 _FIGURE = r"(?:[-−–]?\(?[$€£¥]?\s?\(?\d[\d.,]*\)?\s?%?\)?|[-—–]|n/?[am])"
 _ROW = re.compile(rf"(?:^|\s){_FIGURE}(?:\s+[$€£¥]?\s*{_FIGURE})+\s*[$%)]?$", re.IGNORECASE)
 _YEARS = re.compile(r"\b(?:19|20)\d\d\b")
-_STOPS = ".!?…。！？।;:,\"”’')]}"
+_STOPS = ".!?…。！？।;:,"
+_CLOSERS = "\"”’')]}»"
 _FRAGMENT_CHARACTERS = 80
 _HEADER_LINES = 40
 _HEADER_REACH = 1_800
@@ -54,7 +55,8 @@ class Candidate:
     @cached_property
     def is_fragment(self) -> bool:
         """Whether it is a heading, or looks like one: a few words that no stop ends."""
-        return len(self.text) <= _FRAGMENT_CHARACTERS and self.text[-1] not in _STOPS and not self.is_row
+        stopped = self.text.rstrip(_CLOSERS)[-1:] in _STOPS
+        return len(self.text) <= _FRAGMENT_CHARACTERS and not stopped and not self.is_row
 
 
 def is_row(text: str) -> bool:

@@ -7,10 +7,12 @@ heading, passage. How the measures are weighed is learned (`evidence_weights`).
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import PureWindowsPath
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ from lcdoc.agents.answer_offers import offer
 from lcdoc.agents.candidates import Candidate
 from lcdoc.agents.questions import Question
 from lcdoc.agents.reader import Passage
-from lcdoc.agents.stems import stems_of
+from lcdoc.agents.stems import stem, stems_of, tokens_of
 
 Floats = npt.NDArray[np.float32]
 Agreement = dict[str, float]
@@ -37,6 +39,8 @@ FEATURES = (
     "name_fits",
     "clause_fits",
     "number_recall",
+    "other_year",
+    "counted",
     "name_recall",
     "names_missing_nearby",
     "novelty",
@@ -58,6 +62,12 @@ FIGURES = frozenset({"date", "duration", "number", "money", "percent"})
 NAMES = frozenset({"person", "place"})
 _PARTIAL = 0.7
 """What it counts when a stem agrees with the question's only in its first letters (`decision`, `decided`)."""
+_SUBJECT_WEIGHT = 0.3
+"""What a name weighs that the whole document is about: its sentences say "the company", or "she"."""
+_YEAR = re.compile(r"(?:1[5-9]|20)\d\d")
+_SMALL_NUMBERS = frozenset(
+    map(stem, ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "twelve", "twenty"])
+)
 _SENTENCE = 120
 """Characters of an average sentence, to turn the length of a document into a number of sentences."""
 
@@ -79,6 +89,8 @@ def measure_words(question: Question, passages: Sequence[Passage], candidates: S
     sentences = 1 + sum(len(body) for body in _bodies(passages)) // _SENTENCE
     rarity = {s: math.log(1 + sentences / (1 + n)) / math.log(2 + sentences) for s, n in frequencies.items()}
     weights = question.weights(rarity)
+    for s in _subject(question, passages):
+        weights[s] *= _SUBJECT_WEIGHT
     own = [_agreement(question, [*candidate.stems, *candidate.header_stems]) for candidate in candidates]
     headings = [_agreement(question, stems_of(" ".join(passage.heading_path))) for passage in passages]
     whole: list[Agreement] = [dict.fromkeys(question.stems, 0.0) for _ in passages]
@@ -120,7 +132,7 @@ def _headed(
     own: Sequence[Agreement],
     headings: Sequence[Agreement],
 ) -> list[Agreement]:
-    """For each candidate, the agreement of what it stands under: the section titles, and the last fragment before it."""
+    """For each candidate, the agreement of what it stands under: section titles and the last fragment before it."""
     headed: list[Agreement] = []
     current, passage = headings[0] if passages else {}, 0
     for candidate, agreement in zip(candidates, own, strict=True):
@@ -145,6 +157,8 @@ def _form(
         group: fits,
         "pairs": len(pairs & set(pairwise(stems))) / len(pairs) if pairs else 0.0,
         "number_recall": _share(n in distinct or n in candidate.header_stems for n in question.numbers),
+        "other_year": _is_of_another_year(question, candidate),
+        "counted": bool(question.counted) and _counts(question.counted, stems),
         "novelty": sum(s not in own for s in distinct) / (len(stems) + 1),
         "short": max(0.0, 1 - sum(s[0].isalpha() for s in stems) / 6),
         "long": min(2.0, len(stems) / 30),
@@ -153,6 +167,21 @@ def _form(
         "is_row": candidate.is_row,
         "row_for_figure": candidate.is_row and about_figures,
     }
+
+
+def _is_of_another_year(question: Question, candidate: Candidate) -> bool:
+    """Whether the question names years, and the candidate (or its columns' header) names years, but no common one."""
+    wanted = {n for n in question.numbers if _YEAR.fullmatch(n)}
+    given = {s for s in (*candidate.stems, *candidate.header_stems) if _YEAR.fullmatch(s)}
+    return bool(wanted and given) and not wanted & given
+
+
+def _counts(counted: frozenset[str], stems: Sequence[str]) -> bool:
+    """Whether a number is followed, within a few words, by what the question wants counted."""
+    return any(
+        (s[0].isdigit() or s in _SMALL_NUMBERS) and not counted.isdisjoint(stems[index + 1 : index + 6])
+        for index, s in enumerate(stems)
+    )
 
 
 def with_vectors(measured: Measured, cosines: Floats, passage_cosines: Floats) -> Floats:
@@ -182,6 +211,16 @@ def _frequencies(question: Question, passages: Sequence[Passage], candidates: Se
         # After a quotation mark, a bracket, or inside a compound; and "1,234", which is "1234" as a stem.
         counts[s] = max(begins, at_hand[s]) or int(any(s in text for text in lowered))
     return counts
+
+
+def _subject(question: Question, passages: Sequence[Passage]) -> set[str]:
+    """Names in the question that every document at hand has in its title or file name: what it is all about."""
+    documents = {passage.document.id: passage.document for passage in passages}.values()
+    titles = [
+        "".join(tokens_of(f"{document.source.title} {PureWindowsPath(document.source.path).name}"))
+        for document in documents
+    ]
+    return {s for s in question.names if s in question.stems and len(s) > 2 and all(s in title for title in titles)}
 
 
 def _agreement(question: Question, stems: Sequence[str]) -> Agreement:

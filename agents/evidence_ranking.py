@@ -31,6 +31,7 @@ characters it keeps an answering sentence for 99 questions in 100 that have one.
 SIGNALS = (
     "score",
     "margin",
+    "share",
     "cosine",
     "best_cosine",
     "recall",
@@ -121,10 +122,12 @@ def passage_cosines(passages: Sequence[Passage], candidates: Sequence[Candidate]
 def signals_of(measured: Measured, values: Floats, scores: Floats) -> dict[str, float]:
     """The `SIGNALS` of a question whose candidates have these features and rank scores."""
     order = np.argsort(-scores, kind="stable")
+    shares = np.exp(scores - scores.max())
     best = {name: float(values[order[0], column]) for name, column in COLUMN.items()}
     return {
         "score": float(scores[order[0]]),
         "margin": float(scores[order[0]] - scores[order[1]]) if len(order) > 1 else 0.0,
+        "share": float(shares.max() / shares.sum()),
         "cosine": best["cosine"],
         "best_cosine": float(values[:, COLUMN["cosine"]].max()),
         "recall": best["recall"],

@@ -26,12 +26,14 @@ from lcdoc.agents.reader import Passage
 from lcdoc.agents.stems import stems_of
 from lcdoc.documents import Document, Span
 from lcdoc.retrieval.embedders import Embedder
+from lcdoc.retrieval.sentences import sentence_spans
 
 MAX_QUOTES = 3
 _CERTAIN_SHARE = 0.75
 """Quotes are added until together they have this share of the probability that some candidate answers."""
 _LEAST_SHARE = 0.15
 """A further quote must be at least this likely, compared with the best one."""
+_ANNOUNCED_CHARACTERS = 500
 MAX_MERGED_QUOTES = 5
 _ANSWER_SHARE = 0.4
 """An answer's further claims must have at least this share of the confidence of its first."""
@@ -157,10 +159,22 @@ def quoted_evidence(shares: Floats) -> int:
 
 
 def quotable(document: Document, candidate: Candidate) -> tuple[str, Span]:
-    """What to quote of a candidate, and near where: a table row comes with the years that head its columns."""
-    if candidate.header is None:
-        return candidate.raw, candidate.span
-    return f"{candidate.header.of(document.body)} … {candidate.raw}", Span(candidate.header.start, candidate.span.end)
+    """What to quote of a candidate, and near where.
+
+    A table row comes with the years that head its columns; a sentence that ends in a colon with what it announces.
+    """
+    body, span = document.body, candidate.span
+    if candidate.header is not None:
+        near = Span(candidate.header.start, span.end)
+        if not body[candidate.header.end : span.start].strip():
+            return near.of(body), near
+        return f"{candidate.header.of(body)} … {candidate.raw}", near
+    if candidate.text.endswith(":"):
+        announced = sentence_spans(body, span.end, span.end + _ANNOUNCED_CHARACTERS)
+        # The last one may be cut by the window.
+        if len(announced) > 1:
+            span = Span(span.start, announced[0].end)
+    return span.of(body), span
 
 
 def _same_evidence(one: Citation, other: Citation) -> bool:

@@ -12,6 +12,7 @@ from lcdoc.agents.stems import QUESTION_FILLERS, STOP_WORDS, stem, stems_of, tok
 _FILLER_WEIGHT = 0.35
 _ASIDE_WEIGHT = 0.2
 _CORE_STEMS = 3
+_COUNTED = re.compile(r"\bhow many (\w[\w-]*(?: \w[\w-]*)?)", re.IGNORECASE)
 _SENTENCE = re.compile(r"\S.*?(?:[.!?]+(?=\s+[A-Z\"“(])|$)")
 _FILLER_STEMS = frozenset(map(stem, QUESTION_FILLERS))
 # The first word of a sentence is capitalised anyway.
@@ -33,6 +34,8 @@ class Question:
     names: frozenset[str]
     """Stems of its capitalised words: what a text about something else does not have."""
     numbers: frozenset[str]
+    counted: frozenset[str] = frozenset()
+    """Of a question "how many full-time employees ...": stems of the words right after "many"."""
     aside: frozenset[str] = frozenset()
     """Stems that only the sentences around the core have: definitions, instructions, circumstances."""
 
@@ -52,6 +55,7 @@ class Question:
             known=frozenset(tokens),
             names=frozenset(s for name in capitalised for s in stems_of(name)),
             numbers=frozenset(token for token in tokens if token[0].isdigit()),
+            counted=_counted(core),
             aside=frozenset(stems) - frozenset(_content(core)),
         )
 
@@ -68,6 +72,11 @@ def _content(text: str) -> tuple[str, ...]:
     tokens = tokens_of(text)
     content = [token for token in tokens if token not in STOP_WORDS] or tokens
     return tuple(dict.fromkeys(map(stem, content)))
+
+
+def _counted(core: str) -> frozenset[str]:
+    match = _COUNTED.search(core)
+    return frozenset(stems_of(match[1])) if match else frozenset()
 
 
 def _core(text: str) -> str:

@@ -110,18 +110,21 @@ class QuoteChecker:
         # One letter is in every text; one digit or ideograph may be an answer.
         if not any(c.isalnum() for c in folded) or (len(folded) == 1 and folded.isascii() and folded.isalpha()):
             return None
-        places = self._whole(quote, folded, near)
-        if places:
-            best = _nearest(places, near)
-            return self._citation([best], len(places))
+        if places := self._literal(quote, folded):
+            return self._citation([_nearest(places, near)], len(places))
         parts = [part for part in _ELLIPSIS.split(quote.strip()) if any(c.isalnum() for c in part)]
-        if 1 < len(parts) <= MAX_PARTS and all(len(fold(part)) >= MIN_PART_CHARACTERS for part in parts):
-            chain = self._elided(parts, near)
-            return self._citation(*chain) if chain else None
+        if (
+            1 < len(parts) <= MAX_PARTS
+            and all(len(fold(part)) >= MIN_PART_CHARACTERS for part in parts)
+            and (chain := self._elided(parts, near))
+        ):
+            return self._citation(*chain)
+        if places := self._fuzzy(quote, folded, near):
+            return self._citation([_nearest(places, near)], len(places))
         return None
 
-    def _whole(self, quote: str, folded: str, near: Span | None) -> list[_Place]:
-        """Places of the quote without regard to ellipses, by the strictest attempt that finds any."""
+    def _literal(self, quote: str, folded: str) -> list[_Place]:
+        """Places of the quote as it stands, ellipses included: exact ones, else normalised ones."""
         places = list(self._exact(quote.strip())) or list(self._normalised(quote, folded))
         if not places:
             # What a quoting hand adds at the ends: a full stop where the sentence goes on, an ellipsis.
@@ -129,7 +132,7 @@ class QuoteChecker:
             bare_folded = fold(bare)
             if bare_folded and bare_folded != folded:
                 places = list(self._normalised(bare, bare_folded))
-        return places or self._fuzzy(quote, folded, near)
+        return places
 
     def _exact(self, quote: str) -> Iterator[_Place]:
         body = self.document.body
@@ -232,7 +235,7 @@ class QuoteChecker:
 
     def _elided(self, parts: list[str], near: Span | None) -> tuple[list[_Place], int] | None:
         """A place for each part, in order and close together, and in how many places the whole chain begins."""
-        first, *others = [self._whole(part, fold(part), near) for part in parts]
+        first, *others = [self._literal(part, fold(part)) or self._fuzzy(part, fold(part), near) for part in parts]
         chains: list[list[_Place]] = []
         for place in first:
             chain = [place]

@@ -1,11 +1,11 @@
-"""How well the offline reader picks evidence, says "not found", and knows how sure it may be; and how its weights are made.
+"""How well the offline reader picks evidence, says "not found", knows how sure it may be; how its weights are made.
 
     python benchmarks/offline_reader.py report      # held-out figures with the weights of the package
-    python benchmarks/offline_reader.py fit         # learn them anew on the calibration half; prints evidence_weights.py
+    python benchmarks/offline_reader.py fit         # learn them anew; prints agents/evidence_weights.py
 
-The questions are those of `reader_cases.py`. Each set is halved by document: weights are learned on one half, everything
-is reported on the other; policyqa and financebench are not learned from at all. Passages: the package's chunks, 8 of
-them, by reciprocal rank fusion of cosine and tf-idf. Vectors are cached in --cache. `fit` needs scikit-learn and scipy.
+The questions are those of `reader_cases.py`. Each set is halved by document: weights are learned on one half,
+everything is reported on the other; policyqa and financebench are not learned from at all. Passages: the package's
+chunks, 8 of them, by reciprocal rank fusion of cosine and tf-idf. Vectors are cached in --cache. Needs scikit-learn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from reader_cases import DATA, PASSAGES, SETS, CachedEmbedder, Case, Finder, cases, is_hit
+from reader_cases import DATA, SETS, CachedEmbedder, Case, Finder, cases, is_hit
 
 from lcdoc.agents import evidence_weights
 from lcdoc.agents.candidates import candidates_of
@@ -36,7 +36,7 @@ from lcdoc.agents.evidence_ranking import (
 from lcdoc.agents.offline_reader import quoted_evidence
 from lcdoc.agents.questions import Question
 from lcdoc.agents.reader import Passage
-from lcdoc.documents import load
+from lcdoc.documents import Document, load
 
 RANKED = ("squad", "tatqa", "covid_qa", "ohr_bench")
 """Sets that the order of sentences is learned from: their golds are the source's words."""
@@ -47,7 +47,7 @@ KIND_SHARES = {"answerable": 0.70, "adversarial": 0.15, "easy": 0.15}
 EASY_REFUSED = 0.93
 """Share of the questions about something else that the threshold refuses."""
 HEADING_PRIOR = 0.5
-"""No set has headings, so their weight is set, not learned: this share of what a neighbouring sentence's words weigh."""
+"""No set has headings: their weight is not learned, but this share of what a neighbouring sentence's words weigh."""
 
 
 def with_passages(names: Sequence[str], embedder: CachedEmbedder) -> Iterator[tuple[Case, list[Passage]]]:
@@ -187,7 +187,7 @@ def with_priors(weights: dict[str, float]) -> dict[str, float]:
     return weights | {"heading_recall": HEADING_PRIOR * weights["neighbour_recall"]}
 
 
-def render(
+def render(  # noqa: PLR0917
     preselection: dict[str, float],
     ranking: dict[str, float],
     line: np.ndarray,
@@ -227,7 +227,8 @@ def render(
             table("RELEVANCE", relevance, "Whether the question is about this document: answerable against easy ones."),
             table("CONFIDENCE", confidence, "Whether what is quoted answers the question."),
             f"FOUND_THRESHOLD: Final = {threshold:.3f}",
-            f'"""Relevance below which nothing is quoted: {EASY_REFUSED:.0%} of the questions about something else are below it."""',
+            '"""Relevance below which nothing is quoted; '
+            f'{EASY_REFUSED:.0%} of the questions about something else are below it."""',
         ]
     )
 
@@ -253,9 +254,8 @@ def report(embedder: CachedEmbedder) -> None:
         results.append((case, ranking, hits, count, reachable))
     embedder.save()
     threshold = evidence_weights.FOUND_THRESHOLD
-    print(
-        f"\n{'answerable':14}{'n':>6}{'in passages':>13}{'hit@1':>8}{'hit@3':>8}{'quoted':>8}{'quotes':>8}{'not found':>11}"
-    )
+    columns = f"{'in passages':>13}{'hit@1':>8}{'hit@3':>8}{'quoted':>8}{'quotes':>8}{'not found':>11}"
+    print(f"\n{'answerable':14}{'n':>6}{columns}")
     for name in SETS:
         own = [result for result in results if result[0].dataset == name and result[0].kind == "answerable"]
         figures = (
@@ -334,8 +334,9 @@ def financebench(embedder: CachedEmbedder) -> None:
         foreign.append(elsewhere.relevance < evidence_weights.FOUND_THRESHOLD)
     embedder.save()
     print(
-        f"\nfinancebench, {len(rows)} questions: quote on a gold page {np.mean(page):.3f}, in the gold text {np.mean(text):.3f}, "
-        f"found {np.mean(found):.3f}; asked of another filing: not found {np.mean(foreign):.3f}"
+        f"\nfinancebench, {len(rows)} questions: quote on a gold page {np.mean(page):.3f}, "
+        f"in the gold text {np.mean(text):.3f}, found {np.mean(found):.3f}; "
+        f"asked of another filing: not found {np.mean(foreign):.3f}"
     )
 
 

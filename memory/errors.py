@@ -57,16 +57,21 @@ def unusable(path: Path, problem: str) -> LibraryAccessError:
 def translated(path: Path, error: sqlite3.Error) -> LibraryError | None:
     """The LibraryError that an error of SQLite stands for; None for a mistake in our own SQL, which must surface."""
     name: str = getattr(error, "sqlite_errorname", "")
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return LibraryBusyError(
+    known = {
+        ("SQLITE_BUSY", "SQLITE_LOCKED"): LibraryBusyError(
             path, "another process is writing to it and did not finish in time", "try again when it is done"
-        )
-    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-        return LibraryCorruptError(path, f"not a sound SQLite database ({error})", start_anew(path))
-    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
-        return unusable(path, f"cannot be opened for writing ({error})")
-    if name.startswith("SQLITE_FULL"):
-        return LibraryAccessError(path, "the disk is full", "free some space, or run `lcdoc library prune`")
-    if name.startswith("SQLITE_IOERR"):
-        return LibraryAccessError(path, f"reading or writing it failed ({error})", "check the disk it is on")
-    return None
+        ),
+        ("SQLITE_NOTADB", "SQLITE_CORRUPT"): LibraryCorruptError(
+            path, f"not a sound SQLite database ({error})", start_anew(path)
+        ),
+        ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH"): unusable(
+            path, f"cannot be opened for writing ({error})"
+        ),
+        ("SQLITE_FULL",): LibraryAccessError(path, "the disk is full", "free some space, or run `lcdoc library prune`"),
+        ("SQLITE_IOERR",): LibraryAccessError(
+            path, f"reading or writing it failed ({error})", "check the disk it is on"
+        ),
+    }
+    if "no such module: fts5" in str(error):
+        return LibraryError(path, "this Python's SQLite has no full-text search (FTS5)", "use another build of Python")
+    return next((said for names, said in known.items() if name.startswith(names)), None)

@@ -13,7 +13,6 @@ import json
 import os
 import sqlite3
 import time
-import zlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
@@ -21,15 +20,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lcdoc.documents import Document, Source, Span
+from lcdoc.documents import Document
 from lcdoc.memory.database import Database
+from lcdoc.memory.document_rows import (
+    PATHS_OF,
+    chunks_of,
+    drop_chunks,
+    intact_document,
+    keep_chunks,
+    knows_path,
+    latest_source,
+    load_document,
+    pack,
+    reader_key,
+    rebuild_passages,
+    remember_path,
+    source_from,
+)
 from lcdoc.memory.errors import UnknownDocumentError
-from lcdoc.retrieval import lexical
 from lcdoc.retrieval.passages import Chunk
 from lcdoc.retrieval.shelf import Shelved
 
 _DAY_S = 86_400.0
-_PACKING = 6  # zlib level: prose shrinks to a third at 25 MB/s; unpacking a 300-page book takes 4 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +126,18 @@ class Library:
         with self.database.read() as connection:
             row = connection.execute(
                 "SELECT document, source FROM sources WHERE digest = ? AND reader = ?",
-                (digest, _reader_key(reader, reader_version)),
+                (digest, reader_key(reader, reader_version)),
             ).fetchone()
             if row is None:
                 return None
-            document, used_at = _load(connection, row[0], row[1])
-            known = path is None or _knows_path(connection, path, digest)
+            document, used_at = load_document(connection, row[0], row[1])
+            known = path is None or knows_path(connection, path, digest)
         if path is not None:
             document = replace(document, source=replace(document.source, path=path))
         if not known or time.time() - used_at > _DAY_S:
             with self.database.write() as connection:
                 connection.execute("UPDATE documents SET used_at = ? WHERE number = ?", (time.time(), row[0]))
-                _remember_path(connection, document.source)
+                remember_path(connection, document.source)
         return document
 
     def add(self, document: Document, chunks: Sequence[Chunk], *, recipe: str) -> None:
@@ -137,7 +149,7 @@ class Library:
         for chunk in chunks:
             if chunk.document_id != document.id or not 0 <= chunk.span.start <= chunk.span.end <= len(document.text):
                 raise ValueError(f"{chunk.key} is not a chunk of document {document.id}")
-        packed_text, packed_layout = _pack(document.text), _pack(json.dumps(document.layout(), ensure_ascii=False))
+        packed_text, packed_layout = pack(document.text), pack(json.dumps(document.layout(), ensure_ascii=False))
         with self.database.write() as connection:
             row = connection.execute("SELECT number, recipe FROM documents WHERE id = ?", (document.id,)).fetchone()
             if row is None:
@@ -150,20 +162,20 @@ class Library:
                 row = connection.execute("SELECT number, recipe FROM documents WHERE id = ?", (document.id,)).fetchone()
             number, kept_recipe = row
             if kept_recipe != recipe:
-                _drop_chunks(connection, number, document)
-                _keep_chunks(connection, number, document, chunks, recipe)
+                drop_chunks(connection, number, document)
+                keep_chunks(connection, number, document, chunks, recipe)
             source = document.source
             connection.execute(
                 "INSERT INTO sources (digest, reader, document, source) VALUES (?, ?, ?, ?)"
-                " ON CONFLICT DO UPDATE SET document = excluded.document, source = excluded.source",
+                " ON CONFLICT (digest, reader) DO UPDATE SET document = excluded.document, source = excluded.source",
                 (
                     source.digest,
-                    _reader_key(source.reader, source.reader_version),
+                    reader_key(source.reader, source.reader_version),
                     number,
                     json.dumps(asdict(source), ensure_ascii=False),
                 ),
             )
-            _remember_path(connection, source)
+            remember_path(connection, source)
         if kept_recipe not in ("", recipe):
             self._remove_vectors(document.id)
 
@@ -173,7 +185,7 @@ class Library:
             row = connection.execute("SELECT number FROM documents WHERE id = ?", (document_id,)).fetchone()
             if row is None:
                 raise self._unknown(document_id)
-            return _load(connection, row[0])[0]
+            return load_document(connection, row[0])[0]
 
     def chunks(self, document_id: str) -> list[Chunk]:
         """A document's chunks in order. Raises UnknownDocumentError."""
@@ -222,7 +234,7 @@ class Library:
                     id=document_id,
                     title=source.title,
                     media_type=source.media_type,
-                    paths=tuple(path for (path,) in connection.execute(_PATHS_OF, (number,))) or (source.path,),
+                    paths=tuple(path for (path,) in connection.execute(PATHS_OF, (number,))) or (source.path,),
                     pages=pages,
                     characters=characters,
                     chunks=chunks,
@@ -230,7 +242,7 @@ class Library:
                     used_at=datetime.fromtimestamp(used_at, UTC),
                 )
                 for number, document_id, pages, characters, chunks, added_at, used_at in rows
-                for source in [_source(_latest_source(connection, number))]
+                for source in [source_from(latest_source(connection, number))]
             ]
 
     def find(self, name: str) -> str:
@@ -257,10 +269,14 @@ class Library:
             row = connection.execute("SELECT number FROM documents WHERE id = ?", (document_id,)).fetchone()
             if row is None:
                 raise self._unknown(document_id)
-            document, _ = _load(connection, row[0])
-            _drop_chunks(connection, row[0], document)
+            document = intact_document(connection, row[0])
+            if document is not None:
+                drop_chunks(connection, row[0], document)
             connection.execute("DELETE FROM documents WHERE number = ?", row)
             connection.execute("DELETE FROM paths WHERE digest NOT IN (SELECT digest FROM sources)")
+            if document is None:
+                # Only the text itself can tell the index what to remove; without it, the index is made anew.
+                rebuild_passages(connection)
         self._remove_vectors(document_id)
 
     def prune(
@@ -286,118 +302,3 @@ class Library:
     def _unknown(self, name: str, found: int = 0) -> UnknownDocumentError:
         problem = f"{found} documents are meant by {name!r}" if found else f"no document {name!r}"
         return UnknownDocumentError(self.path, problem, "`lcdoc library list` shows what is there")
-
-
-def _reader_key(reader: str, reader_version: str) -> str:
-    return f"{reader} {reader_version}"
-
-
-_PATHS_OF = (
-    "SELECT path FROM paths WHERE digest IN (SELECT digest FROM sources WHERE document = ?) ORDER BY seen_at DESC"
-)
-
-
-def _pack(text: str) -> bytes:
-    """UTF-8, deflated where that makes it smaller; the first byte says which (`z` or `-`)."""
-    raw = text.encode()
-    packed = zlib.compress(raw, _PACKING)
-    return b"z" + packed if len(packed) < len(raw) else b"-" + raw
-
-
-def _unpack(blob: bytes) -> str:
-    """The inverse of `_pack`. Raises sqlite3.DatabaseError on damaged bytes."""
-    try:
-        return (zlib.decompress(memoryview(blob)[1:]) if blob[:1] == b"z" else blob[1:]).decode()
-    except (zlib.error, UnicodeDecodeError) as error:
-        damaged = sqlite3.DatabaseError(f"a stored text cannot be unpacked: {error}")
-        damaged.sqlite_errorname = "SQLITE_CORRUPT"
-        raise damaged from error
-
-
-def _source(row: str) -> Source:
-    fields: dict[str, Any] = json.loads(row)
-    return Source(**(fields | {"warnings": tuple(fields["warnings"])}))
-
-
-def _latest_source(connection: sqlite3.Connection, number: int) -> str:
-    row = connection.execute(
-        "SELECT source FROM sources LEFT JOIN paths USING (digest) WHERE document = ? ORDER BY seen_at DESC LIMIT 1",
-        (number,),
-    ).fetchone()
-    source: str = row[0]
-    return source
-
-
-def _load(connection: sqlite3.Connection, number: int, source: str | None = None) -> tuple[Document, float]:
-    """A document as `source` (default: the source seen last) gave it, and when it was last used."""
-    layout, text, used_at = connection.execute(
-        "SELECT layout, text, used_at FROM documents WHERE number = ?", (number,)
-    ).fetchone()
-    document = Document.from_layout(_unpack(text), json.loads(_unpack(layout)))
-    return replace(document, source=_source(source or _latest_source(connection, number))), used_at
-
-
-def chunks_of(connection: sqlite3.Connection, number: int, document_id: str) -> list[Chunk]:
-    """The stored chunks of the document with this row number, in order."""
-    headings: dict[str, tuple[str, ...]] = {}
-    chunks: list[Chunk] = []
-    for start, end, heading in connection.execute(
-        "SELECT start, end, heading FROM chunks WHERE document = ? ORDER BY ordinal", (number,)
-    ):
-        if heading not in headings:
-            headings[heading] = tuple(json.loads(heading))
-        chunks.append(Chunk(document_id, Span(start, end), headings[heading]))
-    return chunks
-
-
-def _keep_chunks(
-    connection: sqlite3.Connection, number: int, document: Document, chunks: Sequence[Chunk], recipe: str
-) -> None:
-    (last,) = connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'chunks'").fetchone()
-    connection.executemany(
-        "INSERT INTO chunks (id, document, ordinal, start, end, heading) VALUES (?, ?, ?, ?, ?, ?)",
-        (
-            (
-                last + 1 + ordinal,
-                number,
-                ordinal,
-                chunk.span.start,
-                chunk.span.end,
-                json.dumps(chunk.heading_path, ensure_ascii=False),
-            )
-            for ordinal, chunk in enumerate(chunks)
-        ),
-    )
-    lexical.add(connection, last + 1, document, chunks)
-    connection.execute(
-        "UPDATE documents SET recipe = ?, first_chunk = ?, chunks = ? WHERE number = ?",
-        (recipe, last + 1, len(chunks), number),
-    )
-
-
-def _drop_chunks(connection: sqlite3.Connection, number: int, document: Document) -> None:
-    chunks = chunks_of(connection, number, document.id)
-    if chunks:
-        (first,) = connection.execute("SELECT first_chunk FROM documents WHERE number = ?", (number,)).fetchone()
-        lexical.remove(connection, first, document, chunks)
-        connection.execute("DELETE FROM chunks WHERE document = ?", (number,))
-
-
-def _knows_path(connection: sqlite3.Connection, path: str, digest: str) -> bool:
-    row = connection.execute("SELECT digest FROM paths WHERE path = ?", (str(Path(path).absolute()),)).fetchone()
-    return row is not None and row[0] == digest
-
-
-def _remember_path(connection: sqlite3.Connection, source: Source) -> None:
-    """Note where the file lies, if it is one."""
-    path = Path(source.path).absolute()
-    try:
-        stat = path.stat()
-    except (OSError, ValueError):
-        return
-    connection.execute(
-        "INSERT INTO paths (path, digest, size, modified_at, seen_at) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET digest = excluded.digest, size = excluded.size,"
-        " modified_at = excluded.modified_at, seen_at = excluded.seen_at",
-        (str(path), source.digest, stat.st_size, stat.st_mtime, time.time()),
-    )

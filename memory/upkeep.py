@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 from lcdoc.documents import Document
-from lcdoc.memory.errors import LibraryError
-from lcdoc.memory.library import Entry, Library, chunks_of
+from lcdoc.memory.document_rows import chunks_of
+from lcdoc.memory.errors import LibraryError, start_anew
+from lcdoc.memory.library import Entry, Library
 
 _DAY_S = 86_400.0
 
@@ -102,7 +103,7 @@ def _document_problems(
     chunks = chunks_of(connection, number, document_id)
     ids = [row[0] for row in connection.execute("SELECT id FROM chunks WHERE document = ? ORDER BY ordinal", (number,))]
     if ids != list(chunk_ids):
-        problems.append(f"{where} has chunks other than those it was given; remove it")
+        problems.append(f"{where} has chunks other than those it was given; {start_anew(library.path)}")
     end = 0
     for chunk in chunks:
         if not end <= chunk.span.start <= chunk.span.end <= len(document.text):

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 from lcdoc.retrieval.index import Index
 
+BATCH_PASSAGES = 16
+"""Passages embedded at a time: what a pause or a stop has to wait for, half a second on two cores."""
+
 
 class BackgroundFill:
     """A thread that makes the vectors documents still lack. Use as a context manager: leaving it stops the thread.
@@ -79,6 +82,6 @@ class BackgroundFill:
             for document_id in self._document_ids:
                 if not self._go_on():
                     return
-                self._index.fill(document_id, go_on=self._go_on)
+                self._index.fill(document_id, go_on=self._go_on, batch_passages=BATCH_PASSAGES)
         except BaseException as error:  # noqa: BLE001 - not lost: raised in the thread that waits
             self._error = error

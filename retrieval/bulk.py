@@ -10,6 +10,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 from lcdoc.retrieval.bert import Encoder
@@ -79,10 +80,12 @@ def int8_runner(encoder: Encoder, calibration: Sequence[Sequence[int]]) -> Runne
     return Runner("cpu int8", fast.pooled, pack_tokens=512, threads=cores(), limits=one_thread_each)
 
 
+@cache
 def _has_gpu() -> bool:
     return shutil.which("nvidia-smi") is not None
 
 
+@cache
 def _has_vnni() -> bool:
     """Whether the processor multiplies bytes into 32-bit sums in one instruction (as far as Linux tells)."""
     try:

@@ -16,6 +16,8 @@ from lcdoc.retrieval.sentences import sentence_bounds
 from lcdoc.retrieval.tokens import estimate_each, estimate_tokens
 
 _LEADERS: Final = re.compile(r"(?: ?\.){4,60}")
+_REVISION: Final = 1
+"""Goes up when the same parameters would cut the same document otherwise."""
 _FILLED: Final = 0.55
 """A chunk filled this far may end early, with a paragraph."""
 _OFF_MIDDLE: Final = 0.2
@@ -74,6 +76,12 @@ class Chunker:
     min_tokens: int = 30
     count: Callable[[str], int] | None = None
 
+    @property
+    def recipe(self) -> str:
+        """Names how chunks are cut: a document kept under another recipe has other chunks."""
+        counter = "estimated" if self.count is None else f"{self.count.__module__}.{self.count.__qualname__}"
+        return f"chunker {_REVISION}: {self.min_tokens}-{self.max_tokens} tokens, {counter}"
+
     def __post_init__(self) -> None:
         if self.max_tokens < 1 or not 0 <= self.min_tokens <= self.max_tokens:
             raise ValueError(
@@ -98,13 +106,15 @@ class Chunker:
     def _runs(self, document: Document) -> Iterator[_Run]:
         ready: _Run | None = None
         run = _Run()
+        tokens = 0
         for section in self._sections(document):
             self._add_section(run, document.body, section)
-            if sum(run.tokens) < self.min_tokens or run.is_only_headings():
+            tokens += sum(section.tokens)
+            if tokens < self.min_tokens or run.is_only_headings():
                 continue
             if ready:
                 yield ready
-            ready, run = run, _Run()
+            ready, run, tokens = run, _Run(), 0
         if ready and run.starts:
             # The end of the document is too short to stand alone, and nothing follows it.
             ready.join(run)
@@ -122,8 +132,7 @@ class Chunker:
             if starts:
                 sections.append(_Run(starts, ends, [], _headings(starts, ends, titles[start])))
                 texts += [body[first:last] for first, last in zip(starts, ends, strict=True)]
-        if "...." in body or ". . . ." in body:
-            texts = [_LEADERS.sub(" .", text) for text in texts]
+        _shorten_leaders(body, sections, texts)
         counts = estimate_each(texts) if self.count is None else list(map(self.count, texts))
         position = 0
         for section in sections:
@@ -198,6 +207,20 @@ class Chunker:
             if not _follows_heading(body, run, cut):
                 return cut
         return best
+
+
+def _shorten_leaders(body: str, sections: list[_Run], texts: list[str]) -> None:
+    """Replace the dots of leaders by one in the texts of the sentences of the sections."""
+    if "...." not in body and ". . . ." not in body:
+        return
+    starts = [start for section in sections for start in section.starts]
+    for dots in ("....", ". . . ."):
+        found = body.find(dots)
+        while found >= 0:
+            index = bisect_right(starts, found) - 1
+            texts[index] = _LEADERS.sub(" .", texts[index])
+            following = starts[index + 1] if index + 1 < len(starts) else len(body)
+            found = body.find(dots, following)
 
 
 def _heading_path(document: Document, offset: int) -> tuple[str, ...]:

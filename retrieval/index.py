@@ -34,8 +34,8 @@ LAZY_PASSAGES = 48
 """Passages that get a vector, if they have none, before the ranking is made: the best by words."""
 LAZY_TOKENS = 8_000
 """What these may add up to: about two seconds on two cores."""
-BLIND_TOKENS = 24_000
-BLIND_PASSAGES = 160
+BLIND_TOKENS = 16_000
+BLIND_PASSAGES = 100
 """The same for a question none of whose words is in the documents, so that nothing says which passages are best."""
 SCANNED_PASSAGES = 100_000
 """Passages up to which all vectors are compared; beyond, only those of documents that have a candidate by words."""
@@ -44,8 +44,8 @@ RERANKED = 60
 NUMERACY_WEIGHT = 0.125
 """What a passage made of numbers gains when the question wants one."""
 DIVERSITY_TRADE_OFF = 0.95
-BATCH_PASSAGES = 16
-"""Passages embedded at a time: what a pause or a stop of `Index.fill` may have to wait for."""
+BATCH_PASSAGES = 256
+"""Passages that `Index.fill` hands to the embedder at a time: enough for it to use its means for bulk."""
 FLUSH_PASSAGES = 256
 """Vectors that `Index.fill` makes before it writes them, since each time it is the whole file."""
 
@@ -83,6 +83,8 @@ class Index:
         scope = _Scope([shelved for shelved in self._shelf.shelved(within) if shelved.chunk_ids])
         if k < 1 or not scope.total:
             return Hits()
+        if not lexical.terms_of(question).words:
+            return Hits(notes=["the question has no words to search for"])
         depth = max(CANDIDATES, 2 * k)
         with self._shelf.reading() as connection:
             matches = lexical.search(connection, question, [each.chunk_ids for each in scope.documents], depth)
@@ -123,24 +125,28 @@ class Index:
         return hits
 
     def fill(
-        self, document_id: str, *, progress: Progress = ignore_progress, go_on: Callable[[], bool] = always
+        self,
+        document_id: str,
+        *,
+        progress: Progress = ignore_progress,
+        go_on: Callable[[], bool] = always,
+        batch_passages: int = BATCH_PASSAGES,
     ) -> int:
         """Make the vectors that a document still lacks, and return how many were made.
 
-        `go_on` is asked before each batch: it may take its time, and stops the filling by returning False. What was
-        made until then, or until an exception, is kept. Raises as `search` does.
+        `go_on` is asked before each batch: it may take its time, and stops the filling by returning False. Batches
+        that are done are kept, whatever happens. Raises as `search` does.
         """
         (shelved,) = self._shelf.shelved([document_id])
-        document = self._open(shelved)
+        document = self.opened(shelved)
         missing = np.flatnonzero(~document.known).tolist()
         made = unwritten = 0
         try:
             while made < len(missing) and go_on():
-                batch = missing[made : made + BATCH_PASSAGES]
-                document.embed(batch)
+                batch = missing[made : made + batch_passages]
+                document.embed(batch, _shifted(progress, made, len(missing)))
                 made += len(batch)
                 unwritten += len(batch)
-                progress(made, len(missing))
                 if unwritten >= FLUSH_PASSAGES:
                     document.flush()
                     unwritten = 0
@@ -151,9 +157,9 @@ class Index:
     def missing(self, document_id: str) -> int:
         """How many of a document's passages have no vector yet."""
         (shelved,) = self._shelf.shelved([document_id])
-        return int(np.count_nonzero(~self._open(shelved).known))
+        return int(np.count_nonzero(~self.opened(shelved).known))
 
-    def _open(self, shelved: Shelved) -> Indexed:
+    def opened(self, shelved: Shelved) -> Indexed:
         """The document's chunks and vectors, as they are on the disk now; kept in memory for the next search."""
         with self._lock:
             document = self._opened.pop(shelved.document_id, None)
@@ -173,13 +179,14 @@ class Index:
             places = list(range(len(scope.documents)))
         else:
             places = sorted({scope.at(position)[0] for position in by_words.tolist()})
-        return {place: self._open(scope.documents[place]) for place in places}
+        return {place: self.opened(scope.documents[place]) for place in places}
 
     def _embed_some(
         self, scope: _Scope, searched: dict[int, Indexed], by_words: Positions, progress: Progress
     ) -> list[str]:
         """Make the vectors that this question needs most; returns notes for the user."""
-        known = np.zeros(scope.total, dtype=bool)
+        # Of documents whose vectors are not compared, none is made, unless there is no other passage to go by.
+        known = np.full(scope.total, bool(searched))
         for place, document in searched.items():
             known[scope.slice_of(place)] = document.known
         if len(by_words):
@@ -195,7 +202,7 @@ class Index:
         for position in [*best[~known[best]].tolist(), *spread.tolist()]:
             place, ordinal = scope.at(position)
             if place not in searched:
-                searched[place] = self._open(scope.documents[place])
+                searched[place] = self.opened(scope.documents[place])
             document = searched[place]
             budget_tokens -= min(estimate_tokens(document.text(ordinal)), self._embedder.max_tokens)
             if budget_tokens < 0:
@@ -204,11 +211,9 @@ class Index:
             count += 1
         done = 0
         for place, ordinals in wanted.items():
-            for start in range(0, len(ordinals), BATCH_PASSAGES):
-                searched[place].embed(ordinals[start : start + BATCH_PASSAGES])
-                done += len(ordinals[start : start + BATCH_PASSAGES])
-                progress(done, count)
+            searched[place].embed(ordinals, _shifted(progress, done, count))
             searched[place].flush()
+            done += len(ordinals)
         if len(by_words):
             return []
         compared = int(np.count_nonzero(known)) + count
@@ -239,6 +244,10 @@ class _Scope:
     def slice_of(self, place: int) -> slice:
         """The positions of a document's passages."""
         return slice(self._starts[place], self._starts[place + 1])
+
+
+def _shifted(progress: Progress, before: int, total: int) -> Progress:
+    return lambda done, _of_these: progress(before + done, total)
 
 
 def _ranks(positions: Positions) -> dict[int, int]:

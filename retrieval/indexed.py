@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from lcdoc.retrieval.embedders import Embedder
+from lcdoc.retrieval.embedders import Embedder, Progress, ignore_progress
 from lcdoc.retrieval.passages import Chunk
 from lcdoc.retrieval.shelf import Shelf, Shelved
 from lcdoc.retrieval.vectors import VectorStore
@@ -42,6 +42,8 @@ class Indexed:
         rules = hashlib.blake2b(f"{PASSAGE_TEXT} {shelved.recipe}".encode(), digest_size=4).hexdigest()
         self._store = VectorStore(shelf.vectors_path, f"{embedder.fingerprint}-{rules}", embedder.dimensions)
         self._lock = threading.Lock()
+        self._embedding = threading.Lock()
+        """Held while vectors are made, so that two threads do not make the same."""
         self._seen: tuple[int, int] | None = None
         self._unwritten: set[int] = set()
         self.known: Mask = np.zeros(len(shelved.chunk_ids), dtype=bool)
@@ -90,15 +92,16 @@ class Indexed:
             told, self._store.warnings = self._store.warnings, []
         return told
 
-    def embed(self, ordinals: Sequence[int]) -> None:
-        """Make the vectors of these chunks. `flush` writes them."""
-        wanted = [ordinal for ordinal in ordinals if not self.known[ordinal]]
-        if not wanted:
-            return
-        vectors = self._embedder.embed([self.text(ordinal) for ordinal in wanted])
-        self._take(np.asarray(wanted, dtype=np.int64), vectors)
-        with self._lock:
-            self._unwritten.update(wanted)
+    def embed(self, ordinals: Sequence[int], progress: Progress = ignore_progress) -> None:
+        """Make the vectors that these chunks lack. `flush` writes them."""
+        with self._embedding:
+            wanted = [ordinal for ordinal in ordinals if not self.known[ordinal]]
+            if not wanted:
+                return
+            vectors = self._embedder.embed([self.text(ordinal) for ordinal in wanted], progress=progress)
+            self._take(np.asarray(wanted, dtype=np.int64), vectors)
+            with self._lock:
+                self._unwritten.update(wanted)
 
     def flush(self) -> None:
         """Write what was made to the disk, in one go. Raises VectorStoreError."""

@@ -68,6 +68,10 @@ class MiniLM:
                 self._fill(self._bulk_runner(tokens), texts, vectors, progress)
         return vectors
 
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """Tokens of `texts` that are seen: at most 256 of each, the two special ones included."""
+        return sum(map(len, self._tokens(texts)))
+
     def _fill(self, runner: Runner, texts: Sequence[str], vectors: Matrix, progress: Progress) -> None:
         for start in range(0, len(texts), WINDOW_TEXTS):
             window = texts[start : start + WINDOW_TEXTS]

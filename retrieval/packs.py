@@ -32,7 +32,7 @@ class Runner:
 
 
 class _OneBlasThread:
-    """The library's thread count is one for the whole process, so the first to enter sets it and the last restores it."""
+    """The number of BLAS threads is the process's, so the first to enter sets it and the last to leave restores it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

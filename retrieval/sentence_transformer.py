@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from lcdoc.retrieval.embedders import EmbedderError, Matrix, Progress, ignore_progress
+from lcdoc.retrieval.bert import Matrix
+from lcdoc.retrieval.embedders import EmbedderError, Progress, ignore_progress
 
 RECIPE = "sentence-transformers 1: encode, normalised"
 BATCH_TEXTS = 32
+_HUB_TIMEOUT_S = 10.0
 WINDOW_TEXTS = 512
 """Texts given to sentence-transformers at a time: it sorts them by length, and progress is told after each window."""
 
@@ -51,31 +53,50 @@ def load_sentence_transformer(name: str) -> SentenceTransformerEmbedder:
 
     No code that comes with a model is run. Raises EmbedderError when it is not there and cannot be downloaded.
     """
-    from sentence_transformers import SentenceTransformer
-
     path = Path(name).expanduser()
     if path.is_dir():
-        return SentenceTransformerEmbedder(name, _load(SentenceTransformer, name, str(path), local=True))
+        return SentenceTransformerEmbedder(name, _load(name, str(path), local=True))
     if path.exists() or name.startswith((".", "/", "~")):
         raise EmbedderError(name, "there is no model folder of that name", "give the folder that has its config.json")
     try:
-        model = _load(SentenceTransformer, name, name, local=True)
+        model = _load(name, name, local=True)
     except EmbedderError:
-        model = _load(SentenceTransformer, name, name, local=False)
+        _ask_hub(name)
+        model = _load(name, name, local=False)
     return SentenceTransformerEmbedder(name, model)
 
 
-def _load(constructor: Any, name: str, source: str, *, local: bool) -> Any:
+def _ask_hub(name: str) -> None:
+    """Raises EmbedderError unless the hub has the model. One request: the loader itself would retry for minutes."""
+    from huggingface_hub import HfApi
+
     try:
-        return constructor(source, local_files_only=local, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-        # The hub's errors are OSErrors; a model that needs its own code is a ValueError; a damaged one may be any.
-        reason = " ".join(str(error).split())[:200]
+        HfApi().model_info(name, timeout=_HUB_TIMEOUT_S)
+    except Exception as error:  # which ones differs between versions of the hub's client
         raise EmbedderError(
             name,
-            f"sentence-transformers cannot load it ({reason})",
-            "check the name and the network, download the model where there is one and give its folder, "
-            "or use the default, which needs neither",
+            f"it is not on this machine and the hub does not give it ({_one_line(error)})",
+            "check the name and the network, or download the model where there is one and give its folder; "
+            "the default embedder needs neither",
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _load(name: str, source: str, *, local: bool) -> Any:
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    try:
+        return SentenceTransformer(source, local_files_only=local, trust_remote_code=False)
+    except Exception as error:  # a folder may hold anything, and what its reader raises is not said anywhere
+        raise EmbedderError(
+            name,
+            f"sentence-transformers cannot load it ({_one_line(error)})",
+            "check that it is a sentence-transformers model that needs no code of its own, or use the default embedder",
         ) from error
 
 

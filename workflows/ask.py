@@ -29,6 +29,6 @@ def ask(
     Raises DocumentError, LibraryError, EmbedderError, each with one line that says what to do.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    with Workspace.open(library, embedder=embedder, limits=limits) as workspace:
+    with Workspace.open(library, embedder=embedder, limits=limits, background=False) as workspace:
         documents = workspace.read(given, password=password, on_event=on_event)
         return workspace.ask(question, documents, on_event=on_event)

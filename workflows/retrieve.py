@@ -14,6 +14,7 @@ from lcdoc.agents.offline_reader import OfflineReader
 from lcdoc.agents.reader import Passage
 from lcdoc.documents import Document
 from lcdoc.memory import Library
+from lcdoc.retrieval.embedders import Progress, ignore_progress
 from lcdoc.retrieval.index import Index
 from lcdoc.workflows.answer import Answer, DocumentRef, Usage
 from lcdoc.workflows.events import Answered, Event, NoteTaken, PassagesFound, Started
@@ -30,9 +31,13 @@ class Retrieve:
 
     name = "retrieve"
 
-    def __init__(self, library: Library, index: Index, reader: OfflineReader) -> None:
+    def __init__(
+        self, library: Library, index: Index, reader: OfflineReader, *, progress: Progress = ignore_progress
+    ) -> None:
+        """`progress` counts the passages that get their vectors now; it is called from the searching thread."""
         self._library = library
         self._index = index
+        self._progress = progress
         self._reader = reader
 
     def plan(self, question: str, documents: Sequence[Document]) -> Plan:
@@ -57,7 +62,7 @@ class Retrieve:
             partial = budget.seconds is not None and time.monotonic() - start > budget.seconds
             if partial:
                 break
-            hits = await asyncio.to_thread(self._index.search, question, k, within=list(by_id))
+            hits = await asyncio.to_thread(self._index.search, question, k, within=list(by_id), progress=self._progress)
             warnings += [warning for warning in hits.notes if warning not in warnings]
             passages = [Passage.of_hit(by_id[hit.chunk.document_id], hit) for hit in hits]
             yield PassagesFound(tuple((p.document.id, p.span.start, p.span.end) for p in passages), searched=total)

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +16,7 @@ from lcdoc.agents.quotes import citation_boxes
 from lcdoc.documents import Document, DocumentError, FileChoice, Limits, NotFoundError, find_files
 from lcdoc.documents.loading import RawFile, parse, read_raw
 from lcdoc.memory import Library
+from lcdoc.retrieval.background import BackgroundFill
 from lcdoc.retrieval.chunker import Chunker
 from lcdoc.retrieval.embedders import DEFAULT_EMBEDDER, Embedder, load_embedder
 from lcdoc.retrieval.index import Index
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 T = TypeVar("T")
-_RECIPE = "chunker 1: 180 tokens"
-"""Changes whenever the same document would be cut into other chunks."""
 
 
 def ignore_events(_event: Event) -> None:
@@ -42,8 +42,19 @@ class Workspace:
     are read. Methods may be called from one thread at a time.
     """
 
-    def __init__(self, library: Library, *, embedder: str = DEFAULT_EMBEDDER, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        library: Library,
+        *,
+        embedder: str = DEFAULT_EMBEDDER,
+        limits: Limits | None = None,
+        background: bool = True,
+    ) -> None:
         self.library = library
+        self._background = background
+        self._filling: BackgroundFill | None = None
+        self._left: list[str] = []
+        self._filled: set[str] = set()
         self.limits = limits or Limits()
         self.chunker = Chunker()
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lcdoc-embedder")
@@ -56,9 +67,14 @@ class Workspace:
         *,
         embedder: str = DEFAULT_EMBEDDER,
         limits: Limits | None = None,
+        background: bool = True,
     ) -> Workspace:
-        """A workspace over the library in this file (default: `$LCDOC_LIBRARY`, else the user's data folder)."""
-        return cls(Library.open(library), embedder=embedder, limits=limits)
+        """A workspace over the library in this file (default: `$LCDOC_LIBRARY`, else the user's data folder).
+
+        With `background`, a thread embeds the passages of documents that were asked about, whenever no question is
+        being answered, so that later questions search all of them by meaning and need not wait.
+        """
+        return cls(Library.open(library), embedder=embedder, limits=limits, background=background)
 
     def __enter__(self) -> Workspace:
         return self
@@ -69,7 +85,13 @@ class Workspace:
         self.close()
 
     def close(self) -> None:
-        """Close the library. What was read stays in it."""
+        """Close the library. What was read stays in it. Raises what went wrong in the background."""
+        try:
+            self._stop_filling()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
         self.library.close()
 
@@ -100,10 +122,7 @@ class Workspace:
         Of several files, one that cannot be read is left out with a DocumentFailed event; if none can be read the first
         one's DocumentError is raised. `named_only` refuses folders.
         """
-        if named_only:
-            files = [FileChoice(os.fspath(path), named=True) for path in paths]
-        else:
-            files = find_files(paths)
+        files = [FileChoice(os.fspath(path), named=True) for path in paths] if named_only else find_files(paths)
         documents: dict[str, Document] = {}
         first_error: DocumentError | None = None
         for file in files:
@@ -125,11 +144,11 @@ class Workspace:
     def _read_one(self, path: str, password: str | None, on_event: Callable[[Event], None]) -> Document:
         raw = read_raw(path, limits=self.limits)
         known = self.library.document_for(raw.digest, raw.reader, raw.reader_version, path=raw.name)
-        if known is not None and self.library.recipe_of(known.id) == _RECIPE:
+        if known is not None and self.library.recipe_of(known.id) == self.chunker.recipe:
             return known
         document = known or self._parse(raw, password, on_event)
         on_event(Progress("indexing", path, 0, 1))
-        self.library.add(document, self.chunker.chunks(document), recipe=_RECIPE)
+        self.library.add(document, self.chunker.chunks(document), recipe=self.chunker.recipe)
         on_event(Progress("indexing", path, 1, 1))
         return document
 
@@ -151,7 +170,34 @@ class Workspace:
         on_event: Callable[[Event], None] = ignore_events,
     ) -> Answer:
         """Answer from documents that `read` returned. Raises EmbedderError, LibraryError."""
-        return _run(self._last(question, documents, budget, on_event))
+        with self._filling.paused() if self._filling else nullcontext():
+            answer = _run(self._last(question, documents, budget, on_event))
+        if self._background:
+            self._fill_behind(documents)
+        return answer
+
+    def _fill_behind(self, documents: Sequence[Document]) -> None:
+        new = [document.id for document in documents if document.id not in self._filled]
+        if not new:
+            return
+        # One thread at a time: a batch of the one before is finished first, and what it left is taken over.
+        left = self._stop_filling()
+        self._filled.update(new)
+        self._filling = BackgroundFill(self.index, [*left, *new])
+        self._left = [*left, *new]
+        self._filling.__enter__()
+
+    def wait_for_background(self, timeout_s: float | None = None) -> bool:
+        """Wait until the background work is done; False if it is not by then. Raises what went wrong in it."""
+        return self._filling is None or self._filling.wait(timeout_s)
+
+    def _stop_filling(self) -> list[str]:
+        """Stop the background thread and return what it was given."""
+        if self._filling is None:
+            return []
+        filling, self._filling = self._filling, None
+        filling.stop()
+        return self._left
 
     async def _last(
         self,
@@ -160,7 +206,12 @@ class Workspace:
         budget: Budget | None,
         on_event: Callable[[Event], None],
     ) -> Answer:
-        workflow = Retrieve(self.library, self.index, OfflineReader(self.embedder))
+        name = documents[0].source.path if len(documents) == 1 else f"{len(documents)} documents"
+
+        def progress(done: int, total: int) -> None:
+            on_event(Progress("embedding", name, done, total))
+
+        workflow = Retrieve(self.library, self.index, OfflineReader(self.embedder), progress=progress)
         answer: Answer | None = None
         async for event in workflow.stream(question, documents, budget=budget):
             on_event(event)

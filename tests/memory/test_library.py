@@ -258,6 +258,26 @@ def test_verify_finds_damage(library, damage, says):
     assert any(says in problem for problem in library.verify())
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE documents SET text = x'7a00'",
+        "UPDATE documents SET text = x'2d4142'",
+        "UPDATE documents SET layout = x'2d'",
+    ],
+)
+def test_a_damaged_document_can_be_removed(library, damage):
+    damaged, sound = written(TALE), written([f"{text} Once more." for text in TALE], digest="d2")
+    for document in (damaged, sound):
+        library.add(document, cut(document), recipe="r")
+    with library.database.write() as connection:
+        connection.execute(damage + " WHERE id = ?", (damaged.id,))
+    assert library.verify() != []
+    library.remove(damaged.id)
+    assert library.verify() == []
+    assert len(ids_with(library, "keeper")) == 1
+
+
 def test_verify_finds_stray_vectors_and_prune_removes_them(library):
     stray = library.vectors_path / "some-embedder" / "0123abcd.faiss"
     stray.parent.mkdir(parents=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from itertools import pairwise
 
 import pytest
@@ -226,6 +227,14 @@ def test_a_table_of_contents_is_not_one_chunk_a_line() -> None:
     assert len(Chunker(max_tokens=100).chunks(make_document("." * 100_000))) > 5
 
 
+def test_many_headings_without_text_take_linear_time() -> None:
+    document = from_sections(*[(f"Heading {index}", 1, "") for index in range(5_000)])
+    started = time.process_time()
+    chunks = Chunker().chunks(document)
+    assert time.process_time() - started < 3
+    assert document.body[: chunks[-1].span.end].endswith("Heading 4999")
+
+
 def test_limits_that_make_no_sense_are_refused() -> None:
     for most, least in ((0, 0), (10, 11), (10, -1)):
         with pytest.raises(ValueError, match="min_tokens"):
@@ -265,3 +274,9 @@ def test_long_sentences_are_cut_at_clauses_and_never_inside_words() -> None:
 
 def test_a_counter_that_no_text_satisfies_still_ends() -> None:
     assert cut_long_sentence("abc", 0, 3, limit=1, count=lambda _: 5) == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_the_recipe_names_the_parameters():
+    assert Chunker().recipe == Chunker().recipe
+    recipes = {Chunker().recipe, Chunker(max_tokens=90).recipe, Chunker(min_tokens=5).recipe, Chunker(count=len).recipe}
+    assert len(recipes) == 4

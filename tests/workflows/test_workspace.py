@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,13 @@ HANDBOOK = Path(lcdoc.__file__).parent / "examples" / "handbook.pdf"
 QUESTION = "Why do the bell-ringers of Oddersley travel free?"
 
 
+@pytest.fixture
+def story(tmp_path):
+    path = tmp_path / "lamp.md"
+    path.write_text("# Lamps\n\nThe lamp was lit on 4 March 1871. The first keeper was a retired rope maker.\n")
+    return path
+
+
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     return tmp_path_factory.mktemp("library") / "library.sqlite"
@@ -22,7 +30,7 @@ def library(tmp_path_factory):
 
 @pytest.fixture
 def workspace(library):
-    with Workspace.open(library) as opened:
+    with Workspace.open(library, background=False) as opened:
         yield opened
 
 
@@ -127,3 +135,25 @@ def test_an_index_is_complete_after_fill(workspace):
     seen.clear()
     workspace.fill(document, on_event=seen.append)
     assert not seen or seen[-1].total == 0
+
+
+def test_asking_embeds_the_rest_in_the_background(tmp_path, story):
+    with Workspace.open(tmp_path / "library.sqlite") as workspace:
+        documents = workspace.read([story])
+        assert workspace.ask("When was the lamp lit?", documents).found
+        assert workspace.wait_for_background(timeout_s=60)
+        assert workspace.ask("Who was the first keeper?", documents).found
+        seen = []
+        workspace.fill(documents[0], on_event=seen.append)
+        assert not seen or seen[-1].total == 0
+
+
+def test_closing_stops_the_background_work(tmp_path):
+    start = time.monotonic()
+    with Workspace.open(tmp_path / "library.sqlite") as workspace:
+        workspace.ask(QUESTION, workspace.read([HANDBOOK]))
+        closing = time.monotonic()
+    assert time.monotonic() - closing < 10
+    assert closing > start
+    with Workspace.open(tmp_path / "library.sqlite", background=False) as workspace:
+        assert workspace.library.verify() == []
