@@ -13,7 +13,7 @@ LONG_CLAIM_CHARACTERS = 240
 _WORTHWHILE = 0.7
 """A cut is made only if it leaves less than this share of the sentence."""
 _CLAUSE_END = re.compile(
-    r"(?<=[;:—–])\s+|\s+(?=[—–]\s)|(?<=,)\s+(?=(?:and|but|or|which|who|whose|where|while|whereas|although|though|because|since"
+    r"(?<=[;—–])\s+|\s+(?=[—–]\s)|(?<=,)\s+(?=(?:and|but|or|which|who|whose|where|while|whereas|although|though|because|since"
     r"|as|so|with|including|such)\b)"
 )
 _OPENING = re.compile(r"^(?:[•‣⁃◦▪●○■□◆►➢✓*#>|]\s*|[-–—]\s+|\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)]\s+(?=\w))+")
@@ -27,10 +27,10 @@ def claim_of(quote: str, question: Question) -> str:
     question, and the answer it offers; an ellipsis marks each cut.
     """
     text = _FOOTNOTES.sub("", _OPENING.sub("", " ".join(quote.split()))).strip() or quote.strip()
-    if len(text) <= LONG_CLAIM_CHARACTERS:
+    wanted = set(stems_of(text)) & set(question.stems)
+    if len(text) <= LONG_CLAIM_CHARACTERS or not wanted:
         return text
     clauses = _clauses(text)
-    wanted = set(stems_of(text)) & set(question.stems)
     offered = offer(question.kind, text, question.known)
     best: tuple[int, int] | None = None
     for first in range(len(clauses)):

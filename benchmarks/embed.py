@@ -30,6 +30,22 @@ _PEER = "sentence-transformers float32"
 _DATA = Path(os.environ.get("LCDOC_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 _LENGTHS = (200, 400, 800, 800, 1200)
 _QUESTION = "Why did she leave the house on the moor?"
+_WORDS = (
+    "the",
+    "of",
+    "board",
+    "rate",
+    "lease",
+    "harbour",
+    "water",
+    "she",
+    "not",
+    "12.5%",
+    "may",
+    "under",
+    "pump",
+    "1987",
+)
 Embed = Callable[[list[str]], Any]
 
 
@@ -39,8 +55,7 @@ def passages(count: int) -> tuple[str, list[str]]:
     books = sorted((_DATA / "books" / "txt").glob("*.txt"))
     filings = sorted((_DATA / "financebench" / "pdfs").glob("*.pdf"))
     if not books or not filings:
-        words = "the of board rate lease harbour water she not 12.5% may whole under letter pump court 1987".split()
-        made = [" ".join(chance.choices(words, k=chance.choice(_LENGTHS) // 6)) for _ in range(count)]
+        made = [" ".join(chance.choices(_WORDS, k=chance.choice(_LENGTHS) // 6)) for _ in range(count)]
         return "made-up text", made
     found: list[str] = []
     while len(found) < count:

@@ -58,16 +58,14 @@ class Retrieve:
         read = 0
         partial = False
         total = sum(len(shelved.chunk_ids) for shelved in self._library.shelved(list(by_id)))
-        for k in (PASSAGES, WIDER):
+        hits = await asyncio.to_thread(self._index.search, question, WIDER, within=list(by_id), progress=self._progress)
+        warnings += hits.notes
+        for wanted in (PASSAGES, WIDER):
             partial = budget.seconds is not None and time.monotonic() - start > budget.seconds
-            if partial:
+            if partial or read >= min(wanted, len(hits)):
                 break
-            hits = await asyncio.to_thread(self._index.search, question, k, within=list(by_id), progress=self._progress)
-            warnings += [warning for warning in hits.notes if warning not in warnings]
-            passages = [Passage.of_hit(by_id[hit.chunk.document_id], hit) for hit in hits]
+            passages = [Passage.of_hit(by_id[hit.chunk.document_id], hit) for hit in hits[:wanted]]
             yield PassagesFound(tuple((p.document.id, p.span.start, p.span.end) for p in passages), searched=total)
-            if len(passages) <= read:
-                break
             read = len(passages)
             note = await self._reader.read_many(passages, question)
             yield NoteTaken(note.found, quotes=len(note.quotes), dropped=note.dropped)
