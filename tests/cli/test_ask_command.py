@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -106,19 +107,20 @@ def test_the_second_question_reads_nothing_again(lcdoc, story):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-@pytest.mark.parametrize("after_s", [0.05, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("after_s", [0.0, 0.2, 0.5, 1.0])
 def test_ctrl_c_leaves_the_library_sound(lcdoc, environment, tmp_path, after_s):
     long = tmp_path / "long.txt"
     long.write_text("\n\n".join(f"Fact {n}: the barge {n} carries {n * 7} sacks of oats." for n in range(20_000)))
     command = [sys.executable, "-m", "lcdoc", "index", str(long)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    library = Path(environment["LCDOC_LIBRARY"])
+    while not library.exists() and process.poll() is None:
+        time.sleep(0.01)  # until then the interpreter may still be starting, which nobody can guard
     time.sleep(after_s)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
-    assert process.returncode in (130, -signal.SIGINT), stderr
-    assert "Traceback" not in stderr
-    if process.returncode == 130 and stderr:
-        assert "interrupted" in stderr
+    assert process.returncode == 130, stderr
+    assert stderr == "lcdoc: interrupted; what was read is kept in the library\n"
     assert lcdoc("library", "verify").returncode == 0
     small = tmp_path / "small.txt"
     small.write_text("The bell is of bronze.")
