@@ -158,7 +158,7 @@ def _form(
         "pairs": len(pairs & set(pairwise(stems))) / len(pairs) if pairs else 0.0,
         "number_recall": _share(n in distinct or n in candidate.header_stems for n in question.numbers),
         "other_year": _is_of_another_year(question, candidate),
-        "counted": bool(question.counted) and _counts(question.counted, stems),
+        "counted": bool(question.counted) and not candidate.is_row and _counts(question.counted, stems),
         "novelty": sum(s not in own for s in distinct) / (len(stems) + 1),
         "short": max(0.0, 1 - sum(s[0].isalpha() for s in stems) / 6),
         "long": min(2.0, len(stems) / 30),
@@ -179,7 +179,7 @@ def _is_of_another_year(question: Question, candidate: Candidate) -> bool:
 def _counts(counted: frozenset[str], stems: Sequence[str]) -> bool:
     """Whether a number is followed, within a few words, by what the question wants counted."""
     return any(
-        (s[0].isdigit() or s in _SMALL_NUMBERS) and not counted.isdisjoint(stems[index + 1 : index + 6])
+        (s[0].isdigit() or s in _SMALL_NUMBERS) and not counted.isdisjoint(stems[index + 1 : index + 8])
         for index, s in enumerate(stems)
     )
 
@@ -231,7 +231,7 @@ def _agreement(question: Question, stems: Sequence[str]) -> Agreement:
 def _partial_agreement(wanted: str, stems: set[str]) -> float:
     if len(wanted) < 5 or not wanted.isalpha():
         return 0.0
-    beginning = wanted[: max(4, round(len(wanted) * 0.7))]
+    beginning = wanted[: max(4 if len(wanted) == 5 else 5, round(len(wanted) * 0.75))]
     return _PARTIAL if any(s.startswith(beginning) and abs(len(s) - len(wanted)) <= 4 for s in stems) else 0.0
 
 

@@ -8,17 +8,19 @@ white space, hyphenation, line and page breaks, and typographic habit; and, for 
 from __future__ import annotations
 
 import re
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
 from typing import Literal
 
-from rapidfuzz.fuzz import partial_ratio_alignment, ratio
+from rapidfuzz.fuzz import ratio
 
-from lcdoc.agents.folding import Folded, fold, fold_with_offsets, is_dropped_mark
+from lcdoc.agents.folding import Folded, fold, fold_with_offsets
+from lcdoc.agents.quote_alignment import ANCHOR, best_range, likely_starts
 from lcdoc.agents.quote_guards import agrees, same_figures, same_signs
+from lcdoc.agents.word_edges import to_whole_words, whole_words, with_edge_marks
 from lcdoc.documents import Box, Document, Limits, Span
 
 MatchStatus = Literal["exact", "normalised", "fuzzy"]
@@ -37,12 +39,6 @@ MAX_QUOTE_CHARACTERS = 50_000
 WHOLE_WORDS_BELOW = 20
 """Quotes of fewer folded characters must begin and end at word boundaries of the source."""
 _MAX_OCCURRENCES = 1_000
-_MAX_PLACES = 8
-_END = 150
-"""Characters at either end of a long quote by which it is aligned."""
-_ANCHOR = 8
-_MAX_ANCHORS = 40
-_MAX_ANCHOR_HITS = 64
 
 
 @dataclass(frozen=True)
@@ -141,7 +137,7 @@ class QuoteChecker:
             if start < 0:
                 return
             end = start + len(quote)
-            if _whole_words(body, start, end, long=len(quote) >= WHOLE_WORDS_BELOW):
+            if whole_words(body, start, end, long=len(quote) >= WHOLE_WORDS_BELOW):
                 yield _Place(start, end, "exact")
             start = body.find(quote, start + 1)
 
@@ -152,9 +148,9 @@ class QuoteChecker:
             if at < 0:
                 return
             start, end = projection.source_span(at, at + len(folded))
-            start, end = _with_edge_marks(quote, body, start, end)
+            start, end = with_edge_marks(quote, body, start, end)
             if (
-                _whole_words(body, start, end, long=len(folded) >= WHOLE_WORDS_BELOW)
+                whole_words(body, start, end, long=len(folded) >= WHOLE_WORDS_BELOW)
                 and agrees(quote, body[start:end])
                 and same_signs(quote, body[start:end])
             ):
@@ -172,64 +168,30 @@ class QuoteChecker:
             if window[1] - window[0] <= 20_000 and (place := self._align(quote, folded, *window)):
                 return [place]
         places: list[_Place] = []
-        for diagonal in self._candidates(folded):
-            slack = len(folded) // 8 + _ANCHOR
+        for diagonal in likely_starts(folded, projection.text):
+            slack = len(folded) // 8 + ANCHOR
             place = self._align(quote, folded, diagonal - slack, diagonal + len(folded) + slack)
             if place and not any(place.start < other.end and other.start < place.end for other in places):
                 places.append(place)
         return sorted(places, key=lambda place: place.start)
-
-    def _candidates(self, folded: str) -> list[int]:
-        """Where in the folded text the quote might begin: places that share rare pieces with it, most shared first.
-
-        At a score of 95 at most one character in ten is edited, so among disjoint pieces of eight some are intact.
-        """
-        starts = list(range(0, len(folded) - _ANCHOR + 1, _ANCHOR))
-        if len(starts) > _MAX_ANCHORS:
-            starts = [starts[index * len(starts) // _MAX_ANCHORS] for index in range(_MAX_ANCHORS)]
-        votes: Counter[int] = Counter()
-        width = max(16, len(folded) // 8)
-        # A few pieces from all over the quote mostly name the place; only if they do not, the others are searched.
-        for round_of_pieces in (starts[::4], [start for index, start in enumerate(starts) if index % 4]):
-            for offset in round_of_pieces:
-                votes.update({(at - offset) // width for at in self._hits(folded[offset : offset + _ANCHOR])})
-            # A place may fall on the edge between two buckets, so that each holds about half of its votes.
-            if votes and votes.most_common(1)[0][1] > max(1, len(round_of_pieces) // 3):
-                break
-        return [bucket * width for bucket, _ in votes.most_common(_MAX_PLACES)]
-
-    def _hits(self, piece: str) -> list[int]:
-        """Where `piece` stands in the folded text; nothing if it is too common to tell places apart."""
-        hits: list[int] = []
-        at = self._folded.text.find(piece)
-        while at >= 0:
-            hits.append(at)
-            if len(hits) > _MAX_ANCHOR_HITS:
-                return []
-            at = self._folded.text.find(piece, at + 1)
-        return hits
 
     def _align(self, quote: str, folded: str, start: int, end: int) -> _Place | None:
         """The quote in the folded characters `start` to `end`, aligned, with its words compared; None if it fails."""
         projection, body = self._folded, self.document.body
         start, end = max(0, start), min(len(projection.text), end)
         window = projection.text[start:end]
-        found = _best_range(folded, window)
+        found = best_range(folded, window, cutoff=MIN_FUZZY_SCORE - 5)
         if found is None:
             return None
         first, last = projection.source_span(start + found[0], start + found[1])
-        first, last = _to_whole_words(body, first, last)
+        first, last = to_whole_words(body, first, last)
         words = agrees(quote, body[first:last])
         if words is None:
             return None
-        first, last = _with_edge_marks(quote, body, first + words[0], first + words[1])
+        first, last = with_edge_marks(quote, body, first + words[0], first + words[1])
         matched = body[first:last]
         score = ratio(folded, fold(matched))
-        if (
-            score < MIN_FUZZY_SCORE
-            or not same_figures(quote, matched)
-            or not _whole_words(body, first, last, long=True)
-        ):
+        if score < MIN_FUZZY_SCORE or not same_figures(quote, matched) or not whole_words(body, first, last, long=True):
             return None
         return _Place(first, last, "fuzzy", round(score, 1))
 
@@ -270,27 +232,6 @@ class QuoteChecker:
         )
 
 
-def _best_range(folded: str, window: str) -> tuple[int, int] | None:
-    """Where in `window` the quote fits best, roughly; None where it clearly does not.
-
-    Aligning costs the product of the lengths, so of a long quote only the beginning and the end are aligned.
-    """
-    if len(window) < len(folded) * 0.9:
-        return None
-    if len(window) <= len(folded):
-        return 0, len(window)
-    if len(folded) <= 2 * _END:
-        alignment = partial_ratio_alignment(folded, window, score_cutoff=MIN_FUZZY_SCORE - 5)
-        return (alignment.dest_start, alignment.dest_end) if alignment else None
-    reach = len(window) - len(folded) + _END
-    head = partial_ratio_alignment(folded[:_END], window[: reach + _END], score_cutoff=75)
-    tail_from = max(0, len(window) - reach - _END)
-    tail = partial_ratio_alignment(folded[-_END:], window[tail_from:], score_cutoff=75)
-    if head is None or tail is None or tail_from + tail.dest_end <= head.dest_start:
-        return None
-    return head.dest_start, tail_from + tail.dest_end
-
-
 def _distance(start: int, end: int, near: Span | None) -> int:
     if near is None:
         return start
@@ -304,56 +245,6 @@ def _nearest(places: list[_Place], near: Span | None) -> _Place:
         return _distance(place.start, place.end, near), abs(place.start + place.end - centre)
 
     return min(places, key=distance)
-
-
-def _is_spaced_letter(character: str) -> bool:
-    """Whether it is a letter of a script that puts spaces between words (for Chinese, Japanese, Thai it is not)."""
-    return character.isalpha() and (ord(character) < 0x0E00 or 0x10A0 <= ord(character) < 0x1780)
-
-
-def _whole_words(body: str, start: int, end: int, *, long: bool) -> bool:
-    """Whether the characters `start` to `end` cut no number and, unless `long`, no word."""
-    before, after = body[max(0, start - 2) : start], body[end : end + 2]
-    if body[start].isdigit() and (
-        before[-1:].isdigit() or (before[-1:] in {".", ","} and before[:1].isdigit() and len(before) == 2)
-    ):
-        return False
-    if body[end - 1].isdigit() and (after[:1].isdigit() or (after[:1] in {".", ","} and after[1:2].isdigit())):
-        return False
-    if long:
-        return True
-    return not (
-        (before and _is_spaced_letter(before[-1]) and _is_spaced_letter(body[start]))
-        or (after and _is_spaced_letter(after[0]) and _is_spaced_letter(body[end - 1]))
-    )
-
-
-def _to_whole_words(body: str, start: int, end: int) -> tuple[int, int]:
-    """The range widened to the words and numbers it cuts, by 40 characters at most on each side."""
-    floor, ceiling = max(0, start - 40), min(len(body), end + 40)
-    while start > floor and _continues(body, start):
-        start -= 1
-    while end < ceiling and _continues(body, end):
-        end += 1
-    return start, end
-
-
-def _continues(body: str, at: int) -> bool:
-    """Whether the characters before and at offset `at` belong to one word or number."""
-    one, two = body[at - 1], body[at]
-    if one.isdigit() or two.isdigit():
-        return (one.isalnum() or one in ".,") and (two.isalnum() or two in ".,")
-    return _is_spaced_letter(one) and _is_spaced_letter(two)
-
-
-def _with_edge_marks(quote: str, body: str, start: int, end: int) -> tuple[int, int]:
-    """The range with the quotation mark or dash before and after it, where the quote has one too."""
-    quote = quote.strip()
-    if start and is_dropped_mark(quote[0]) and is_dropped_mark(body[start - 1]):
-        start -= 1
-    if end < len(body) and is_dropped_mark(quote[-1]) and is_dropped_mark(body[end]):
-        end += 1
-    return start, end
 
 
 _CHECKERS_KEPT = 4

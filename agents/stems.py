@@ -31,6 +31,7 @@ _QUESTION_FILLERS = """
 many much long often far old name named names call called known kind type sort example according mention mentioned
 state stated tell give given describe described explain explained list provide provided document text passage paper
 article author please following base based use used make made
+company companies firm book story novel report filing contract agreement policy website manual
 """
 QUESTION_FILLERS = frozenset(_QUESTION_FILLERS.split())
 """Words that questions are put with; in a question they weigh little."""
@@ -50,8 +51,8 @@ _IRREGULAR = dict(pair.split(":") for pair in _IRREGULAR_FORMS.split())
 
 _ENDING_RULES = """
 ization:ize isation:ize ational:ate iveness:ive fulness:ful ousness:ous ations:ate ation:ate ators:ate ator:ate
-ically:ic ements: ement: ments: ment: ities: ity: ances: ance: ences: ence: ingly: edly: ions: ion: ings: ing: iest:y
-iers:y ies:y ied:y ier:y ily:y ness: able: ible: ives: ive: ers: er: ors: or: ed: es: ly: al: s:
+ically:ic ements: ement: ments: ment: ities: ity: ances: ance: ences: ence: ingly: edly: ionals: ional: ions: ion:
+ings: ing: iest:y iers:y ies:y ied:y ier:y ily:y ness: able: ible: ives: ive: ers: er: ors: or: ed: es: ly: al: s:
 """
 _ENDINGS = [tuple(rule.split(":")) for rule in _ENDING_RULES.split()]
 
@@ -69,7 +70,9 @@ def stem(word: str) -> str:
             kept = len(word) - len(ending)
             if ending == "s" and (word[-2] in "su" or kept < 3 or word == "news"):
                 continue
-            if kept < (3 if len(ending) <= 3 else 4) or not re.search(r"[aeiouy]", word[:kept]):
+            if kept < (3 if len(ending) <= 3 or ending.startswith("ion") else 4) or not re.search(
+                r"[aeiouy]", word[:kept]
+            ):
                 continue
             word = word[:kept] + replacement
             break

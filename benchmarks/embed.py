@@ -210,7 +210,8 @@ def measure(folder: Path, count: int, rounds: int) -> None:
     print(f"{len(texts)} passages of {source}, {tokens} tokens, {rounds} rounds")
     print(f"{'':<32} {'first':>7} {'tokens/s':>9} {'best':>7}  {'least cosine':>12} {'mean':>8}")
     for name in processes:
-        cosines = (np.load(folder / f"{name}.npy") * expected).sum(axis=1)
+        vectors = np.load(folder / f"{name}.npy")
+        cosines = (vectors * expected).sum(axis=1) / np.linalg.norm(vectors, axis=1)  # bfloat16 rows are not quite 1
         speed, best = tokens / statistics.median(taken[name]), tokens / min(taken[name])
         row = f"{first[name]:>5.2f} s {speed:>9,.0f} {best:>7,.0f}  {cosines.min():>12.5f} {cosines.mean():>8.5f}"
         print(f"{name:<32} {row}")

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -343,7 +344,7 @@ def financebench(embedder: CachedEmbedder) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["fit", "report"])
-    parser.add_argument("--cache", type=Path, default=Path("/tmp/lcdoc-offline-reader.pickle"))
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir(), "lcdoc-offline-reader.pickle"))
     arguments = parser.parse_args()
     if not DATA.is_dir():
         raise SystemExit(f"{DATA} is not there; set LCDOC_DATA to the folder with the data sets")

@@ -1,10 +1,12 @@
 """Finding the right page or paragraph: recall and time, beside plain BM25 and plain dense search, in one run.
 
     python benchmarks/retrieval.py [--sets ohr_bench squad financebench] [--part held-out] [--documents N] [--limit N]
+                                   [--together]
 
-Each question is asked of its own document. A passage is a hit if it touches the gold page (ohr_bench, financebench) or
-the gold paragraph (squad: the paragraphs of an article joined into one document). Reported are recall among the first
-1, 5 and 10 passages, and, because passages differ in size, among the first 5,000 and 10,000 characters.
+Each question is asked of its own document, or, with --together, of all documents of the set at once. A passage is a hit
+if it touches the gold page (ohr_bench, financebench) or the gold paragraph (squad: the paragraphs of an article joined
+into one document). Reported are recall among the first 1, 5 and 10 passages, and, because passages differ in size,
+among the first 5,000 and 10,000 characters.
 
 The systems:
 
@@ -22,7 +24,6 @@ Vectors of the dense peer are kept in --cache.
 from __future__ import annotations
 
 import argparse
-import ast
 import gzip
 import hashlib
 import json
@@ -89,7 +90,7 @@ def ohr_bench() -> Corpus:
     with gzip.open(DATA / "ohr_bench" / "pages.jsonl.gz", "rt", encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
-            pages = ast.literal_eval(row["pages"])  # written as Python, not as JSON
+            pages = sorted(row["pages"], key=lambda page: int(page["page_idx"]))
             corpus.documents[row["doc_name"]] = document_of(row["doc_name"], [page["text"] for page in pages])
     with gzip.open(DATA / "ohr_bench" / "questions.json.gz", "rt", encoding="utf-8") as file:
         for row in json.load(file):
@@ -143,23 +144,29 @@ def selected(name: str, corpus: Corpus, *, part: str, documents: int, limit: int
     )
 
 
+Place = tuple[str, Span]
+"""A document's name and a passage of it."""
+
+
 @dataclass
 class Result:
-    """A line of the table. Each of `found` is the spans one question got, best first."""
+    """A line of the table. Each of `found` is what one question got, best first."""
 
     system: str
-    found: list[list[Span]]
+    found: list[list[Place]]
     index_s: float
     search_ms: float
 
 
-def recalls(questions: Sequence[Question], found: Sequence[Sequence[Span]]) -> list[float]:
+def recalls(questions: Sequence[Question], found: Sequence[Sequence[Place]]) -> list[float]:
     """Recall at 1, 5 and 10 passages, and at 5,000 and 10,000 characters, in percent."""
     rows = []
-    for question, spans in zip(questions, found, strict=True):
-        hits = [any(span.overlaps(gold) for gold in question.gold) for span in spans]
+    for question, places in zip(questions, found, strict=True):
+        hits = [
+            name == question.document and any(span.overlaps(gold) for gold in question.gold) for name, span in places
+        ]
         first = hits.index(True) if True in hits else DEPTH
-        characters = sum(len(span) for span in spans[: first + 1])
+        characters = sum(len(span) for _, span in places[: first + 1])
         rows.append(
             [first < k for k in (1, 5, 10)]
             + [first < DEPTH and (characters <= most or first == 0) for most in (5_000, 10_000)]
@@ -203,115 +210,142 @@ class WithoutVectors:
         return self._library.reading()
 
 
-def lcdoc(corpus: Corpus, embedder: Embedder) -> Iterator[Result]:
-    """This project: three lines."""
-    memo = Memo(embedder)
-    with tempfile.TemporaryDirectory() as folder, Library.open(Path(folder) / "library.sqlite") as library:
+class Lcdoc:
+    """This project over one library that holds the whole corpus."""
+
+    def __init__(self, corpus: Corpus, embedder: Embedder, library: Library, *, together: bool) -> None:
+        self._corpus = corpus
+        self._embedder = embedder
+        self._memo = Memo(embedder)
+        self._library = library
+        self._together = together
+        self._names = {document.id: name for name, document in corpus.documents.items()}
+
+    def results(self) -> Iterator[Result]:
+        """Three lines of the table."""
+        questions = self._corpus.questions
         begun = time.perf_counter()
         chunker = Chunker()
-        for document in corpus.documents.values():
-            library.add(document, chunker.chunks(document), recipe="benchmark")
+        for document in self._corpus.documents.values():
+            self._library.add(document, chunker.chunks(document), recipe="benchmark")
         words_s = time.perf_counter() - begun
-        index = Index(library, memo)
-        for document in corpus.documents.values():
+        index = Index(self._library, self._memo)
+        for document in self._corpus.documents.values():
             index.fill(document.id)
         vectors_s = time.perf_counter() - begun
-        memo.embed([question.text for question in corpus.questions])
+        self._memo.embed([question.text for question in questions])
 
-        first: list[list[Span]] = []
-        for question in corpus.questions:
-            with tempfile.TemporaryDirectory() as empty:
-                fresh = Index(WithoutVectors(library, empty), memo)
-                first.append(_spans(fresh, corpus, question))
-        timed = []
-        for question in corpus.questions[:TIMED_FIRST_QUESTIONS]:
-            with tempfile.TemporaryDirectory() as empty:
-                fresh = Index(WithoutVectors(library, empty), embedder)
-                timed.append(_timed(lambda fresh=fresh, question=question: _spans(fresh, corpus, question)))
+        timed = [self._first(question, self._embedder)[1] for question in questions[:TIMED_FIRST_QUESTIONS]]
+        first = [self._first(question, self._memo)[0] for question in questions]
         yield Result("lcdoc, first question", first, words_s, 1e3 * statistics.median(timed))
 
-        full = [_spans(index, corpus, question) for question in corpus.questions]
-        plain = Index(library, embedder)
-        timed = [
-            _timed(lambda question=question: _spans(plain, corpus, question))
-            for question in [question for question in corpus.questions[:50] for _ in range(2)]
-        ]
+        full = [self._places(index, question) for question in questions]
+        plain = Index(self._library, self._embedder)
+        timed = []
+        for question in questions[:50]:
+            for _ in range(2):
+                begun = time.perf_counter()
+                self._places(plain, question)
+                timed.append(time.perf_counter() - begun)
         yield Result("lcdoc, indexed", full, vectors_s, 1e3 * statistics.median(timed))
-        yield Result("lcdoc, ranks fused", list(_by_ranks(corpus, library, index, memo)), vectors_s, float("nan"))
+        yield Result("lcdoc, ranks fused", [self._by_ranks(index, q) for q in questions], vectors_s, float("nan"))
+
+    def _within(self, question: Question) -> list[str] | None:
+        return None if self._together else [self._corpus.documents[question.document].id]
+
+    def _places(self, index: Index, question: Question) -> list[Place]:
+        hits = index.search(question.text, DEPTH, within=self._within(question))
+        return [(self._names[hit.chunk.document_id], hit.chunk.span) for hit in hits]
+
+    def _first(self, question: Question, embedder: Embedder) -> tuple[list[Place], float]:
+        """What the question gets when no vector is there, and how long it takes."""
+        with tempfile.TemporaryDirectory() as empty:
+            index = Index(WithoutVectors(self._library, empty), embedder)
+            begun = time.perf_counter()
+            return self._places(index, question), time.perf_counter() - begun
+
+    def _by_ranks(self, index: Index, question: Question) -> list[Place]:
+        documents = [(shelved, index.opened(shelved)) for shelved in self._library.shelved(self._within(question))]
+        with self._library.reading() as connection:
+            matches = lexical.search(connection, question.text, [shelved.chunk_ids for shelved, _ in documents], 200)
+        asked = self._memo.embed([question.text])[0]
+        cosines = np.concatenate([document.cosines(asked) for _, document in documents])
+        ids = np.concatenate([np.arange(shelved.chunk_ids.start, shelved.chunk_ids.stop) for shelved, _ in documents])
+        rankings = {
+            "lexical": [chunk_id for chunk_id, _ in matches.scores],
+            "dense": ids[np.argsort(-cosines)[:200]].tolist(),
+        }
+        scores = reciprocal_rank(rankings)
+        places: list[Place] = []
+        for chunk_id in sorted(scores, key=lambda chunk_id: -scores[chunk_id])[:DEPTH]:
+            shelved, document = next(pair for pair in documents if chunk_id in pair[0].chunk_ids)
+            places.append((self._names[shelved.document_id], document.chunks[chunk_id - shelved.chunk_ids.start].span))
+        return places
 
 
-def _spans(index: Index, corpus: Corpus, question: Question) -> list[Span]:
-    hits = index.search(question.text, DEPTH, within=[corpus.documents[question.document].id])
-    return [hit.chunk.span for hit in hits]
-
-
-def _by_ranks(corpus: Corpus, library: Library, index: Index, embedder: Embedder) -> Iterator[list[Span]]:
-    for question in corpus.questions:
-        (shelved,) = library.shelved([corpus.documents[question.document].id])
-        document = index.opened(shelved)
-        with library.reading() as connection:
-            matches = lexical.search(connection, question.text, [shelved.chunk_ids], 200)
-        cosines = document.cosines(embedder.embed([question.text])[0])
-        scores = reciprocal_rank(
-            {
-                "lexical": [chunk_id - shelved.chunk_ids.start for chunk_id, _ in matches.scores],
-                "dense": np.argsort(-cosines)[:200].tolist(),
-            }
-        )
-        best = sorted(scores, key=lambda ordinal: -scores[ordinal])[:DEPTH]
-        yield [document.chunks[ordinal].span for ordinal in best]
-
-
-def _peer_spans(document: Document) -> list[Span]:
-    length = len(document.text)
-    return [Span(at, min(at + PEER_CHARACTERS, length)) for at in range(0, length, PEER_CHARACTERS)]
-
-
-def plain_bm25(corpus: Corpus) -> Result:
-    """bm25s."""
-    spans = {name: _peer_spans(document) for name, document in corpus.documents.items()}
-    begun = time.perf_counter()
-    indexes = {}
+def _peer_places(corpus: Corpus, *, together: bool) -> dict[str, list[Place]]:
+    """The passages that a question about each document is asked of."""
+    places: dict[str, list[Place]] = {}
     for name, document in corpus.documents.items():
-        tokens = bm25s.tokenize([span.of(document.text) for span in spans[name]], stopwords="en", show_progress=False)
-        indexes[name] = bm25s.BM25()
-        indexes[name].index(tokens, show_progress=False)
+        length = len(document.text)
+        starts = range(0, length, PEER_CHARACTERS)
+        places[name] = [(name, Span(start, min(start + PEER_CHARACTERS, length))) for start in starts]
+    if together:
+        every = [place for own in places.values() for place in own]
+        return dict.fromkeys(places, every)
+    return places
+
+
+def plain_bm25(corpus: Corpus, *, together: bool) -> Result:
+    """bm25s."""
+    places = _peer_places(corpus, together=together)
+    begun = time.perf_counter()
+    indexes: dict[int, bm25s.BM25] = {}
+    for own in places.values():
+        if id(own) not in indexes:
+            texts = [span.of(corpus.documents[name].text) for name, span in own]
+            indexes[id(own)] = bm25s.BM25()
+            indexes[id(own)].index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
     index_s = time.perf_counter() - begun
     found, begun = [], time.perf_counter()
     for question in corpus.questions:
+        own = places[question.document]
         tokens = bm25s.tokenize([question.text], stopwords="en", show_progress=False)
-        k = min(DEPTH, len(spans[question.document]))
-        documents, _ = indexes[question.document].retrieve(tokens, k=k, show_progress=False)
-        found.append([spans[question.document][int(position)] for position in documents[0]])
+        ranked, _ = indexes[id(own)].retrieve(tokens, k=min(DEPTH, len(own)), show_progress=False)
+        found.append([own[int(position)] for position in ranked[0]])
     return Result("bm25s", found, index_s, 1e3 * (time.perf_counter() - begun) / len(corpus.questions))
 
 
-def plain_dense(corpus: Corpus, embedder: Embedder, cache: Path) -> Result:
+def plain_dense(corpus: Corpus, embedder: Embedder, cache: Path, *, together: bool) -> Result:
     """The same embedder over passages of 1,000 characters."""
     vectors: dict[str, Matrix] = {}
-    spans = {name: _peer_spans(document) for name, document in corpus.documents.items()}
     index_s = 0.0
-    for name, document in corpus.documents.items():
+    for name, own in _peer_places(corpus, together=False).items():
+        document = corpus.documents[name]
         key = hashlib.blake2b(f"{embedder.fingerprint} {PEER_CHARACTERS} {document.id}".encode(), digest_size=12)
         file = cache / f"{key.hexdigest()}.npz"
         if not file.exists():
             begun = time.perf_counter()
-            made = embedder.embed([span.of(document.text) for span in spans[name]])
+            made = embedder.embed([span.of(document.text) for _, span in own])
             np.savez(file, vectors=made, seconds=time.perf_counter() - begun)
         with np.load(file) as kept:
             vectors[name] = kept["vectors"]
             index_s += float(kept["seconds"])
+    places = _peer_places(corpus, together=together)
+    every = np.concatenate(list(vectors.values()))
     found, begun = [], time.perf_counter()
     for question in corpus.questions:
-        cosines = vectors[question.document] @ embedder.embed([question.text])[0]
-        found.append([spans[question.document][position] for position in np.argsort(-cosines)[:DEPTH].tolist()])
+        cosines = (every if together else vectors[question.document]) @ embedder.embed([question.text])[0]
+        found.append([places[question.document][position] for position in np.argsort(-cosines)[:DEPTH].tolist()])
     return Result("dense", found, index_s, 1e3 * (time.perf_counter() - begun) / len(corpus.questions))
 
 
-def _timed(action: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    action()
-    return time.perf_counter() - begun
+def results(corpus: Corpus, embedder: Embedder, cache: Path, *, together: bool) -> Iterator[Result]:
+    """The lines of one table."""
+    with tempfile.TemporaryDirectory() as folder, Library.open(Path(folder) / "library.sqlite") as library:
+        yield from Lcdoc(corpus, embedder, library, together=together).results()
+    yield plain_bm25(corpus, together=together)
+    yield plain_dense(corpus, embedder, cache, together=together)
 
 
 def main() -> None:
@@ -320,6 +354,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("held-out", "tuning", "all"), default="held-out")
     parser.add_argument("--documents", type=int, default=0, help="of each set at most (default: all)")
     parser.add_argument("--limit", type=int, default=0, help="questions of each set at most (default: all)")
+    parser.add_argument("--together", action="store_true", help="ask each question of all documents of the set at once")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "lcdoc-benchmark-retrieval")
     arguments = parser.parse_args()
@@ -345,7 +380,7 @@ def main() -> None:
             f" {characters / 1e6:.1f} M characters"
         )
         print(f"{'':24}{'@1':>7}{'@5':>7}{'@10':>7}{'@5k ch':>8}{'@10k ch':>8}{'index s':>9}{'search ms':>11}")
-        for result in [*lcdoc(corpus, embedder), plain_bm25(corpus), plain_dense(corpus, embedder, arguments.cache)]:
+        for result in results(corpus, embedder, arguments.cache, together=arguments.together):
             one, five, ten, small, large = recalls(corpus.questions, result.found)
             print(
                 f"{result.system:24}{one:7.1f}{five:7.1f}{ten:7.1f}{small:8.1f}{large:8.1f}"

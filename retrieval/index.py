@@ -34,8 +34,8 @@ LAZY_PASSAGES = 48
 """Passages that get a vector, if they have none, before the ranking is made: the best by words."""
 LAZY_TOKENS = 8_000
 """What these may add up to: about two seconds on two cores."""
-BLIND_TOKENS = 16_000
 BLIND_PASSAGES = 100
+BLIND_TOKENS = 16_000
 """The same for a question none of whose words is in the documents, so that nothing says which passages are best."""
 SCANNED_PASSAGES = 100_000
 """Passages up to which all vectors are compared; beyond, only those of documents that have a candidate by words."""
@@ -44,6 +44,7 @@ RERANKED = 60
 NUMERACY_WEIGHT = 0.125
 """What a passage made of numbers gains when the question wants one."""
 DIVERSITY_TRADE_OFF = 0.95
+"""How much relevance counts against likeness to a better passage."""
 BATCH_PASSAGES = 256
 """Passages that `Index.fill` hands to the embedder at a time: enough for it to use its means for bulk."""
 FLUSH_PASSAGES = 256

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -32,26 +31,45 @@ class Runner:
 
 
 class _OneBlasThread:
-    """The number of BLAS threads is the process's, so the first to enter sets it and the last to leave restores it."""
+    """Holds the process's BLAS to one thread while anybody needs it so.
+
+    The setting is the process's, and threadpoolctl lets only the thread that changed it change it again; so a thread
+    of its own makes the change for the first to enter, and takes it back after the last has left.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
-        self._limits: Any = None
+        self._nobody = threading.Event()
+        self._holder: threading.Thread | None = None
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         with self._lock:
-            if not self._users:
-                self._limits = threadpool_limits(limits=1, user_api="blas")
+            if self._holder is None:
+                held = threading.Event()
+                self._nobody.clear()
+                self._holder = threading.Thread(target=self._hold, args=(held,), name="one-blas-thread", daemon=True)
+                self._holder.start()
+                held.wait()
             self._users += 1
         try:
             yield
         finally:
             with self._lock:
                 self._users -= 1
-                if not self._users:
-                    self._limits.restore_original_limits()
+                if not self._users and self._holder is not None:
+                    self._nobody.set()
+                    self._holder.join()
+                    self._holder = None
+
+    def _hold(self, held: threading.Event) -> None:
+        try:
+            with threadpool_limits(limits=1, user_api="blas"):
+                held.set()
+                self._nobody.wait()
+        finally:
+            held.set()
 
 
 one_blas_thread = _OneBlasThread()

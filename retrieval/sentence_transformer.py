@@ -89,7 +89,7 @@ def _load(name: str, source: str, *, local: bool) -> Any:
     from sentence_transformers import SentenceTransformer
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         return SentenceTransformer(source, local_files_only=local, trust_remote_code=False)
     except Exception as error:  # a folder may hold anything, and what its reader raises is not said anywhere
