@@ -98,6 +98,10 @@ def split_at_marks(run: list[str | Mark]) -> tuple[list[list[Mark]], list[str]]:
         text = _BREAKS.sub(_tidy_break, _SPACES.sub(" ", "".join(piece)))
         if edge in (" ", BREAK):
             text = text.lstrip(" " if texts and any(texts) else f" {BREAK}")
+        # Breaks on both sides of a mark are one run of breaks, and no run is longer than two.
+        before = "".join(texts)
+        run_length = len(before) - len(before.rstrip(BREAK)) + len(text) - len(text.lstrip(BREAK))
+        text = text[max(0, run_length - 2) :] if before and text.startswith(BREAK) else text
         edge = text[-1:] or edge
         texts.append(text)
     texts[-1] = texts[-1].rstrip(f" \xa0{BREAK}")

@@ -19,7 +19,7 @@ def misbehave(tmp_path, monkeypatch):
     def install(code: str) -> None:
         body = "import sys\nif 'lcdoc.documents.parser_process' in ' '.join(sys.orig_argv):\n"
         body += "".join(f"    {line}\n" for line in code.splitlines())
-        (tmp_path / "usercustomize.py").write_text(body)
+        (tmp_path / "sitecustomize.py").write_text(body)
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     return install

@@ -315,11 +315,12 @@ def test_threads_share_an_index(library, embedder):
         threading.Thread(target=lambda: found.append(passages_of(index.search("badger", 1), document)))
         for _ in range(4)
     ]
-    with BackgroundFill(index, [document.id]):
+    with BackgroundFill(index, [document.id]) as fill:
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        assert fill.wait(60)
     assert found == [[61]] * 4
     assert len(embedder.texts) == 66 + 4
     assert library.verify() == []
