@@ -74,11 +74,18 @@ class Index:
         self._lock = threading.Lock()
 
     def search(
-        self, question: str, k: int, *, within: Sequence[str] | None = None, progress: Progress = ignore_progress
+        self,
+        question: str,
+        k: int,
+        *,
+        within: Sequence[str] | None = None,
+        lazy_tokens: int | None = None,
+        progress: Progress = ignore_progress,
     ) -> Hits:
         """The best `k` passages for `question` in the documents `within` (ids; default: all), best first.
 
-        Any string is a valid question. `progress` counts the passages that get their vectors now. Raises the shelf's
+        Any string is a valid question. `lazy_tokens` bounds the text that gets its vectors now (default: LAZY_TOKENS, or
+        BLIND_TOKENS where no word of the question is in the documents). `progress` counts the passages that get their vectors now. Raises the shelf's
         error for a document that is not there, EmbedderError, VectorStoreError.
         """
         scope = _Scope([shelved for shelved in self._shelf.shelved(within) if shelved.chunk_ids])
@@ -93,7 +100,7 @@ class Index:
         shares = np.zeros(scope.total)
         shares[by_words] = [score / matches.most for _, score in matches.scores]
         searched = self._open_some(scope, by_words)
-        notes = self._embed_some(scope, searched, by_words, progress)
+        notes = self._embed_some(scope, searched, by_words, lazy_tokens, progress)
         notes += [warning for document in searched.values() for warning in document.warnings()]
         asked = self._embedder.embed([question])[0]
         cosines = np.full(scope.total, np.nan)
@@ -183,7 +190,12 @@ class Index:
         return {place: self.opened(scope.documents[place]) for place in places}
 
     def _embed_some(
-        self, scope: _Scope, searched: dict[int, Indexed], by_words: Positions, progress: Progress
+        self,
+        scope: _Scope,
+        searched: dict[int, Indexed],
+        by_words: Positions,
+        lazy_tokens: int | None,
+        progress: Progress,
     ) -> list[str]:
         """Make the vectors that this question needs most; returns notes for the user."""
         # Of documents whose vectors are not compared, none is made, unless there is no other passage to go by.
@@ -195,6 +207,8 @@ class Index:
             room = LAZY_PASSAGES - len(best)
         else:
             budget_tokens, best, room = BLIND_TOKENS, by_words, BLIND_PASSAGES
+        if lazy_tokens is not None:
+            budget_tokens = min(budget_tokens, lazy_tokens)
         # Where words name too few, passages spread evenly over the documents stand in for the others.
         others = np.setdiff1d(np.flatnonzero(~known), best)
         spread = others[np.linspace(0, len(others) - 1, min(room, len(others))).astype(np.int64)]

@@ -32,9 +32,19 @@ class Retrieve:
     name = "retrieve"
 
     def __init__(
-        self, library: Library, index: Index, reader: OfflineReader, *, progress: Progress = ignore_progress
+        self,
+        library: Library,
+        index: Index,
+        reader: OfflineReader,
+        *,
+        lazy_tokens: int | None = None,
+        progress: Progress = ignore_progress,
     ) -> None:
-        """`progress` counts the passages that get their vectors now; it is called from the searching thread."""
+        """`lazy_tokens` bounds the text embedded for the question: see `Index.search`.
+
+        `progress` counts the passages that get their vectors now; it is called from the searching thread.
+        """
+        self._lazy_tokens = lazy_tokens
         self._library = library
         self._index = index
         self._progress = progress
@@ -58,7 +68,14 @@ class Retrieve:
         read = 0
         partial = False
         total = sum(len(shelved.chunk_ids) for shelved in self._library.shelved(list(by_id)))
-        hits = await asyncio.to_thread(self._index.search, question, WIDER, within=list(by_id), progress=self._progress)
+        hits = await asyncio.to_thread(
+            self._index.search,
+            question,
+            WIDER,
+            within=list(by_id),
+            lazy_tokens=self._lazy_tokens,
+            progress=self._progress,
+        )
         warnings += hits.notes
         for wanted in (PASSAGES, WIDER):
             partial = budget.seconds is not None and time.monotonic() - start > budget.seconds
