@@ -1,5 +1,9 @@
 """Files in, documents out: one immutable text with pages, sections and exact offsets. Imports nothing else of lcdoc."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from lcdoc.documents.document import Box, Document, Mark, Page, Section, Source, Span
 from lcdoc.documents.errors import (
     CorruptFileError,
@@ -12,9 +16,11 @@ from lcdoc.documents.errors import (
     SourceChangedError,
     UnsupportedTypeError,
 )
-from lcdoc.documents.folders import FileChoice, find_files
 from lcdoc.documents.limits import Limits
-from lcdoc.documents.loading import load, load_bytes
+
+if TYPE_CHECKING:
+    from lcdoc.documents.folders import FileChoice, find_files
+    from lcdoc.documents.loading import load, load_bytes
 
 __all__ = [
     "Box",
@@ -39,3 +45,16 @@ __all__ = [
     "load",
     "load_bytes",
 ]
+
+# The parser's process imports this package too, and starts sooner without what only its parent needs.
+_LATER = {"FileChoice": "folders", "find_files": "folders", "load": "loading", "load_bytes": "loading"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value

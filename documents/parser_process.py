@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import json
 import sys
 from collections.abc import Callable
@@ -79,6 +80,8 @@ def main() -> int:
     request = json.loads(source.readline())
     limits = Limits(**request["limits"])
     _bound_resources(limits)
+    # The process ends with its one document: looking for garbage would only cost time.
+    gc.disable()
     job = Job(
         name=request["name"],
         data=source.read(request["size"]),

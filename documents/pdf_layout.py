@@ -22,7 +22,7 @@ from lcdoc.documents.text import join_hyphenated, vocabulary
 
 _FIRST_HALF = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*$")
 _SECOND_HALF = re.compile(r"[^\W\d_]+")
-_ENDS_HYPHEN = re.compile(r"[^\W\d_][-\u2010]$")
+_HYPHENS = "-\u2010"
 _CLOSING = "\"'\u201d\u2019)]"
 _TERMINAL = frozenset(".!?:;\u2026\u3002\uff01\uff1f")
 _SPACED = 1.35
@@ -100,7 +100,7 @@ def _between(above: Line, below: Line, measures: _Measures) -> str:
 def _mark_broken(lines: Sequence[Line]) -> None:
     """Treat a hyphen that ends a line the way pdfium does when it recognises one."""
     for line, following in itertools.pairwise(lines):
-        if not line.broken and _ENDS_HYPHEN.search(line.text) and _SECOND_HALF.match(following.text):
+        if line.text[-1] in _HYPHENS and line.text[-2:-1].isalpha() and _SECOND_HALF.match(following.text):
             line.broken, line.text = True, line.text[:-1]
 
 

@@ -65,19 +65,23 @@ def _recurring(
 ) -> list[list[tuple[Line, float]]]:
     """For each page, its outermost lines that recur on at least `needed` pages nearby."""
     seen: dict[_Edge, list[tuple[int, float]]] = defaultdict(list)
+    keys: dict[int, _Edge] = {}
     for number, lines in enumerate(by_page):
         for line, distance in lines:
             if len(line.text) <= _MAX_CHARACTERS:
-                seen[_key(kind, line, number)].append((number, distance))
+                keys[id(line)] = key = _key(kind, line, number)
+                seen[key].append((number, distance))
     found: list[list[tuple[Line, float]]] = []
     for number, lines in enumerate(by_page):
         found.append([])
         for line, distance in lines:
-            key = _key(kind, line, number)
+            if id(line) not in keys:
+                break
+            key = keys[id(line)]
             numbered = key[1].startswith("#") and key[1] != "#"
             recurrences = sum(
                 other != number and (numbered or abs(other_distance - distance) <= _SAME_HEIGHT)
-                for other, other_distance in _nearby(seen.get(key, []), number)
+                for other, other_distance in _nearby(seen[key], number)
             )
             if recurrences < needed:
                 break

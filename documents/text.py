@@ -48,14 +48,20 @@ def normalise(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
-# Everything that ends a word, hyphens excepted, for the scripts that hyphenate at line ends.
-_WORD_ENDS = str.maketrans(dict.fromkeys([c for c in map(chr, range(0x250)) if not (c.isalpha() or c == "-")], " "))
-_WORD_ENDS |= dict.fromkeys([*range(0x2000, 0x2070), 0x20AC, 0x2122, *range(0x2190, 0x2600)], " ")
+_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
 
 def vocabulary(texts: Iterable[str]) -> Counter[str]:
     """How often each word, hyphenated compounds whole, occurs (in lower case): what `join_hyphenated` decides by."""
-    return Counter(" ".join(texts).lower().translate(_WORD_ENDS).split())
+    counts: Counter[str] = Counter()
+    # Punctuation is looked at once for each different token, not once for each token.
+    for token, count in Counter(" ".join(texts).lower().split()).items():
+        if token.isalpha():
+            counts[token] += count
+        else:
+            for word in _WORD.findall(token):
+                counts[word] += count
+    return counts
 
 
 def join_hyphenated(first: str, second: str, words: Counter[str], *, otherwise: str) -> str:

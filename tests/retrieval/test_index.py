@@ -322,7 +322,8 @@ def test_threads_share_an_index(library, embedder):
             thread.join()
         assert fill.wait(60)
     assert found == [[61]] * 4
-    assert len(embedder.texts) == 66 + 4
+    passages = [text for text in embedder.texts if text != "badger"]
+    assert len(passages) == len(set(passages))
     assert library.verify() == []
 
 
