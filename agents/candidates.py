@@ -20,6 +20,9 @@ MAX_CANDIDATE_CHARACTERS = 700
 _FIGURE = r"(?:[-−–]?\(?[$€£¥]?\s?\(?\d[\d.,]*\)?\s?%?\)?|[-—–]|n/?[am])"
 _ROW = re.compile(rf"(?:^|\s){_FIGURE}(?:\s+[$€£¥]?\s*{_FIGURE})+\s*[$%)]?$", re.IGNORECASE)
 _YEARS = re.compile(r"\b(?:19|20)\d\d\b")
+_WORDS = re.compile(r"[^\W\d_]+")
+_HEADER_WORDS = 8
+"""Words a line of years may have ("For the Years Ended December 31"); with more it is a sentence or a row."""
 _STOPS = ".!?…。！？।;:,"
 _CLOSERS = "\"”’')]}»"
 _FRAGMENT_CHARACTERS = 80
@@ -60,8 +63,9 @@ class Candidate:
 
 
 def is_row(text: str) -> bool:
-    """Whether `text` ends in at least two figures, as a row of a table does."""
-    return _ROW.search(display_text(text)) is not None
+    """Whether `text` ends in at least two figures, as a row of a table does, and not in a full stop after a date."""
+    shown = display_text(text)
+    return not shown.endswith(".") and _ROW.search(shown) is not None
 
 
 def candidates_of(passages: Sequence[Passage]) -> list[Candidate]:
@@ -113,7 +117,8 @@ def column_header(body: str, row: Span) -> Span | None:
         end = len(body[floor:end].rstrip()) + floor
         start = max(floor, body.rfind("\n", floor, end) + 1)
         line = body[start:end]
-        if len(_YEARS.findall(line)) >= 2 and len(line) <= 200 and not line.rstrip().endswith((".", ";", ",")):
+        years = len(_YEARS.findall(line)) >= 2 and len(_WORDS.findall(line)) <= _HEADER_WORDS
+        if years and len(line) <= 200 and not line.rstrip().endswith((".", ";", ",")):
             return Span(start + len(line) - len(line.lstrip()), end)
         if start <= floor:
             return None

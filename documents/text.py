@@ -48,6 +48,23 @@ def normalise(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
+# Compounds of these keep their hyphen: nine-member, self-employed.
+_NUMBERS = (
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "twelve",
+    "twenty",
+    "hundred",
+)
+_COMPOUNDING = frozenset({*_NUMBERS, "self"})
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
 
@@ -69,13 +86,14 @@ def join_hyphenated(first: str, second: str, words: Counter[str], *, otherwise: 
 
     The document itself decides: whichever of `dining-parlour` and `diningparlour` it uses elsewhere (`words`, which
     must not count the broken halves themselves). Where it uses neither, a capital or a digit after the hyphen keeps it,
-    and so do two halves that are both words; then `otherwise` holds.
+    and so do two halves that are both words, or a number and a word; then `otherwise` holds.
     """
     joined, compound = words[(first + second).lower()], words[f"{first}-{second}".lower()]
     if joined != compound:
         return "" if joined > compound else "-"
     if not second[:1].islower() and second[:1].upper() != second[:1].lower():
         return "-"
-    if words[first.rsplit("-", 1)[-1].lower()] and words[second.lower()]:
+    half = first.rsplit("-", 1)[-1].lower()
+    if words[second.lower()] and (words[half] or half in _COMPOUNDING):
         return "-"
     return otherwise

@@ -71,6 +71,13 @@ def test_a_compound_broken_at_its_hyphen_keeps_it(write_pdf, page_spec):
     assert "bell of the dining-parlour clock" in text
 
 
+def test_a_number_and_a_word_stay_a_compound(write_pdf, page_spec):
+    text = hyphen_text(
+        write_pdf, page_spec, "Each member of the pier board is named by a nine-", "member board of trustees."
+    )
+    assert "a nine-member board" in text
+
+
 def test_a_word_broken_over_a_page_end_is_whole_on_the_first_page(write_pdf, page_spec):
     pages = [
         page_spec([(72, 400, "The inspector wrote a report about the light-")]),
