@@ -188,7 +188,8 @@ def index(
             passages = workspace.fill(document, on_event=screen.handle)
             for warning in document.source.warnings:
                 screen.warn(f"{document.name}: {warning}")
-            screen.say(f"{document.source.path}: {len(document.pages):,} pages, {passages:,} passages")
+            pages = len(document.pages)
+            screen.say(f"{document.source.path}: {pages:,} page{'s'[: pages != 1]}, {passages:,} passages")
 
 
 @app.command()

@@ -130,7 +130,8 @@ class Screen:
             self.out.print()
         prefix = f"{number}. " if len(answer.claims) > 1 else ""
         quotes = [citation.quote for citation in claim.citations]
-        if claim.text not in quotes:
+        # An extractive claim that is all but its quote would only say the same thing twice.
+        if not any(claim.text in quote and len(claim.text) > 0.8 * len(quote) for quote in quotes):
             self._block(claim.text if quotes else f"{claim.text} (unsupported)", prefix, "bold")
             prefix = " " * len(prefix)
         for citation in claim.citations:

@@ -24,7 +24,7 @@ def pier_pdf(tmp_path):
 def test_index_then_ask(lcdoc, story):
     run = lcdoc("index", story)
     assert run.returncode == 0
-    assert "1 pages" in run.stderr
+    assert "1 page, " in run.stderr
     assert lcdoc("ask", story, "Who was the first keeper?").returncode == 0
 
 
