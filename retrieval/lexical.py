@@ -123,7 +123,7 @@ def terms_of(question: str) -> Terms:
     previous = ""
     tokens = _tokens(_told(question)) or _tokens(question)
     telling = [token for token in tokens if token not in _NOT_TELLING] or tokens
-    for token in telling[:MAX_TERMS]:
+    for token in telling:
         if _UNSPACED_RUN.match(token):
             # Two characters at a time; neighbours overlap already, so there is no pair to be made of them.
             words += [" ".join(token[at : at + 2]) for at in range(max(1, len(token) - 1))]
@@ -149,7 +149,7 @@ def _tokens(text: str) -> list[str]:
 
 
 def _quoted(terms: list[str]) -> tuple[str, ...]:
-    return tuple(f'"{term}"' for term in dict.fromkeys(terms))
+    return tuple(f'"{term}"' for term in list(dict.fromkeys(terms))[:MAX_TERMS])
 
 
 @dataclass(frozen=True, slots=True)

@@ -361,7 +361,9 @@ def test_a_new_library_has_the_analysis_that_lexical_writes(library):
     # Rows made by other rules cannot be removed: whoever changes the rules must add a migration that rebuilds them.
     with library.reading() as connection:
         (analysis,) = connection.execute("SELECT value FROM meta WHERE key = 'analysis'").fetchone()
+        (table,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'passages'").fetchone()
     assert int(analysis) == lexical.ANALYSIS
+    assert "".join(table.split()) == "".join(lexical.SCHEMA.split())
 
 
 texts = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=200), min_size=1, max_size=4)
