@@ -84,9 +84,9 @@ class Index:
     ) -> Hits:
         """The best `k` passages for `question` in the documents `within` (ids; default: all), best first.
 
-        Any string is a valid question. `lazy_tokens` bounds the text that gets its vectors now (default: LAZY_TOKENS, or
-        BLIND_TOKENS where no word of the question is in the documents). `progress` counts the passages that get their vectors now. Raises the shelf's
-        error for a document that is not there, EmbedderError, VectorStoreError.
+        Any string is a valid question. `lazy_tokens` bounds the text that gets its vectors now (default: LAZY_TOKENS,
+        or BLIND_TOKENS where no word of the question is in the documents); `progress` counts those passages. Raises
+        the shelf's error for a document that is not there, EmbedderError, VectorStoreError.
         """
         scope = _Scope([shelved for shelved in self._shelf.shelved(within) if shelved.chunk_ids])
         if k < 1 or not scope.total:
