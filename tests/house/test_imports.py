@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,9 @@ def test_help_imports_no_heavy_library() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "ask" in run.stdout
     assert run.stdout.rstrip().endswith("HEAVY")
+
+
+def test_every_room_is_packaged() -> None:
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"])
+    folders = {path.parent for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    assert listed == {"lcdoc", *(".".join(["lcdoc", *folder.relative_to(ROOT).parts]) for folder in folders)}
