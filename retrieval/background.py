@@ -28,8 +28,12 @@ class BackgroundFill:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="lcdoc-background-fill", daemon=True)
 
-    def __enter__(self) -> BackgroundFill:
+    def start(self) -> None:
+        """Start the thread. `with` does it; who does not use `with` calls `stop` in the end."""
         self._thread.start()
+
+    def __enter__(self) -> BackgroundFill:
+        self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:

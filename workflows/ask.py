@@ -9,7 +9,8 @@ from lcdoc.documents import Limits
 from lcdoc.retrieval.embedders import DEFAULT_EMBEDDER
 from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.events import Event
-from lcdoc.workflows.workspace import Workspace, ignore_events
+from lcdoc.workflows.workflow import ignore_events
+from lcdoc.workflows.workspace import Workspace
 
 
 def ask(

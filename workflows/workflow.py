@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,10 +43,22 @@ class Workflow(Protocol):
         ...
 
 
-async def run(workflow: Workflow, question: str, documents: Sequence[Document], budget: Budget | None = None) -> Answer:
-    """The answer alone. There is one code path: this reads the stream to its end."""
+def ignore_events(_event: Event) -> None:
+    """For callers that only want the result."""
+
+
+async def run(
+    workflow: Workflow,
+    question: str,
+    documents: Sequence[Document],
+    *,
+    budget: Budget | None = None,
+    on_event: Callable[[Event], None] = ignore_events,
+) -> Answer:
+    """The answer alone. There is one code path: this reads the stream to its end, handing each event to `on_event`."""
     answer: Answer | None = None
     async for event in workflow.stream(question, documents, budget=budget or Budget()):
+        on_event(event)
         if isinstance(event, Answered):
             answer = event.answer
     if answer is None:

@@ -21,20 +21,18 @@ from lcdoc.retrieval.chunker import Chunker
 from lcdoc.retrieval.embedders import DEFAULT_EMBEDDER, Embedder, load_embedder
 from lcdoc.retrieval.index import Index
 from lcdoc.workflows.answer import Answer
-from lcdoc.workflows.events import Answered, DocumentFailed, Event, Progress
+from lcdoc.workflows.events import DocumentFailed, Event, Progress
 from lcdoc.workflows.retrieve import Retrieve
-from lcdoc.workflows.workflow import Budget
+from lcdoc.workflows.workflow import Budget, Workflow, ignore_events, run
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 T = TypeVar("T")
+_FILL_PASSAGES = 128
+"""Passages embedded at a time when nothing waits: many together use all cores well."""
 _LAZY_TOKENS_BESIDE_BACKGROUND = 600
 """About an eighth of a second on two cores."""
-
-
-def ignore_events(_event: Event) -> None:
-    """For callers that only want the result."""
 
 
 class Workspace:
@@ -173,7 +171,8 @@ class Workspace:
     ) -> Answer:
         """Answer from documents that `read` returned. Raises EmbedderError, LibraryError."""
         with self._filling.paused() if self._filling else nullcontext():
-            answer = _run(self._last(question, documents, budget, on_event))
+            workflow = self._workflow(documents, on_event)
+            answer = _finish(run(workflow, question, documents, budget=budget, on_event=on_event))
         if self._background:
             self._fill_behind(documents)
         return answer
@@ -187,7 +186,7 @@ class Workspace:
         self._filled.update(new)
         self._filling = BackgroundFill(self.index, [*left, *new])
         self._left = [*left, *new]
-        self._filling.__enter__()
+        self._filling.start()
 
     def wait_for_background(self, timeout_s: float | None = None) -> bool:
         """Wait until the background work is done; False if it is not by then. Raises what went wrong in it."""
@@ -201,30 +200,21 @@ class Workspace:
         filling.stop()
         return self._left
 
-    async def _last(
-        self,
-        question: str,
-        documents: Sequence[Document],
-        budget: Budget | None,
-        on_event: Callable[[Event], None],
-    ) -> Answer:
+    def _workflow(self, documents: Sequence[Document], on_event: Callable[[Event], None]) -> Workflow:
         name = documents[0].source.path if len(documents) == 1 else f"{len(documents)} documents"
 
         def progress(done: int, total: int) -> None:
             on_event(Progress("embedding", name, done, total))
 
-        # The background thread is on its way to all vectors; a question need not wait for many of its own.
-        lazy_tokens = _LAZY_TOKENS_BESIDE_BACKGROUND if self._filling else None
-        reader = OfflineReader(self.embedder)
-        workflow = Retrieve(self.library, self.index, reader, lazy_tokens=lazy_tokens, progress=progress)
-        answer: Answer | None = None
-        async for event in workflow.stream(question, documents, budget=budget):
-            on_event(event)
-            if isinstance(event, Answered):
-                answer = event.answer
-        if answer is None:
-            raise RuntimeError(f"the workflow {workflow.name} ended without an answer")
-        return answer
+        # Where the background thread is on its way to all vectors, a question need not wait for many of its own.
+        known = self._filling is not None and all(document.id in self._filled for document in documents)
+        return Retrieve(
+            self.library,
+            self.index,
+            OfflineReader(self.embedder),
+            lazy_tokens=_LAZY_TOKENS_BESIDE_BACKGROUND if known else None,
+            progress=progress,
+        )
 
     def fill(self, document: Document, *, on_event: Callable[[Event], None] = ignore_events) -> int:
         """Embed all passages of a document that have no vector yet; returns how many passages it has."""
@@ -232,7 +222,7 @@ class Workspace:
         def progress(done: int, total: int) -> None:
             on_event(Progress("embedding", document.source.path, done, total))
 
-        self.index.fill(document.id, progress=progress)
+        self.index.fill(document.id, progress=progress, batch_passages=_FILL_PASSAGES)
         return len(self.library.chunks(document.id))
 
     def answer_json(self, answer: Answer, *, boxes: bool = False, password: str | None = None) -> dict[str, Any]:
@@ -247,7 +237,7 @@ class Workspace:
         return value
 
 
-def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+def _finish(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run to the end from ordinary code, also when the caller is itself inside an event loop (a notebook)."""
     try:
         asyncio.get_running_loop()
