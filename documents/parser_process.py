@@ -13,11 +13,15 @@ import gc
 import json
 import sys
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Any, BinaryIO
 
 from lcdoc.documents import errors
 from lcdoc.documents.builder import DocumentBuilder, Job
 from lcdoc.documents.limits import Limits
+
+# A file of such a name that turns out to be text is most likely broken.
+_NEVER_TEXT = frozenset({".pdf", ".epub", ".docx", ".doc", ".odt"})
 
 Task = Callable[[Job, dict[str, Any]], dict[str, Any]]
 
@@ -27,6 +31,9 @@ def _read(job: Job, options: dict[str, Any]) -> dict[str, Any]:
 
     module = reader_for(job.media_type)
     builder = DocumentBuilder(job)
+    suffix = PurePath(job.name).suffix.lower()
+    if suffix in _NEVER_TEXT and job.media_type.startswith("text/"):
+        builder.warn(f"is named {suffix}, but its content is {job.media_type}, and was read as that")
     module.read(job, builder)
     document = builder.build(
         reader=module.READER, reader_version=reader_version(job.media_type), digest=options["digest"]

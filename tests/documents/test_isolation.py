@@ -89,3 +89,8 @@ def test_too_large_a_file_is_refused_unread(tmp_path):
     path.write_bytes(b"word " * 1000)
     with pytest.raises(LimitError, match="5,000 bytes, more than the limit of 100"):
         load(path, limits=Limits(max_bytes=100))
+
+
+def test_text_under_the_name_of_a_pdf_is_a_warning():
+    (warning,) = load_bytes(TEXT, "report.pdf").source.warnings
+    assert warning == "is named .pdf, but its content is text/plain, and was read as that"
