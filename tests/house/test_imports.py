@@ -11,13 +11,14 @@ import pytest
 import lcdoc
 
 ROOT = Path(lcdoc.__file__).parent
-ROOMS = ("documents", "retrieval", "memory", "agents", "workflows", "local_engine")
+ROOMS = ("documents", "retrieval", "memory", "agents", "workflows", "commands", "local_engine")
 MAY_IMPORT = {
     "documents": {"documents"},
     "retrieval": {"retrieval", "documents"},
     "memory": {"memory", "retrieval", "documents"},
     "agents": {"agents", "memory", "retrieval", "documents"},
     "workflows": {"workflows", "agents", "memory", "retrieval", "documents"},
+    "commands": {"commands", "workflows", "agents", "memory", "retrieval", "documents"},
     "local_engine": {"local_engine"},
 }
 HEAVY = ("torch", "openai", "langgraph", "faiss", "sentence_transformers", "transformers", "numpy", "lxml", "docx")
