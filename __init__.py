@@ -14,6 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lcdoc.agents.models.budget import Budget
+    from lcdoc.agents.models.errors import ModelError
     from lcdoc.documents import Document, DocumentError, Limits, Span, load
     from lcdoc.workflows.answer import Answer
     from lcdoc.workflows.ask import ask
@@ -24,16 +26,30 @@ __version__ = "0.1.0"
 # Imported when first used: `import lcdoc` alone must cost nothing.
 _HOMES = {
     "Answer": "lcdoc.workflows.answer",
+    "Budget": "lcdoc.agents.models.budget",
     "Document": "lcdoc.documents",
     "DocumentError": "lcdoc.documents",
     "Limits": "lcdoc.documents",
+    "ModelError": "lcdoc.agents.models.errors",
     "Span": "lcdoc.documents",
     "Workspace": "lcdoc.workflows.workspace",
     "ask": "lcdoc.workflows.ask",
     "load": "lcdoc.documents",
 }
 
-__all__ = ["Answer", "Document", "DocumentError", "Limits", "Span", "Workspace", "__version__", "ask", "load"]
+__all__ = [
+    "Answer",
+    "Budget",
+    "Document",
+    "DocumentError",
+    "Limits",
+    "ModelError",
+    "Span",
+    "Workspace",
+    "__version__",
+    "ask",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from lcdoc.commands.ask import ask
 from lcdoc.commands.doctor import doctor
 from lcdoc.commands.index import index
 from lcdoc.commands.library import library_app
+from lcdoc.commands.runs import runs_app
 from lcdoc.commands.show import show
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 for command in (ask, index, show, doctor):
     app.command()(command)
 app.add_typer(library_app, name="library")
+app.add_typer(runs_app, name="runs")
 
 
 def _version(value: bool) -> None:

@@ -12,20 +12,25 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from lcdoc.agents.notes import Claim
     from lcdoc.agents.quotes import Citation
-    from lcdoc.workflows.answer import Answer
+    from lcdoc.memory.runs import CostLine, Run
+    from lcdoc.memory.usage import ModelUsage
+    from lcdoc.workflows.answer import Answer, Usage
     from lcdoc.workflows.events import Event
+    from lcdoc.workflows.workflow import Plan
 
-_UNITS = {"reading": "pages", "indexing": "passages", "embedding": "passages"}
-_VERBS = {"reading": "Reading", "indexing": "Indexing", "embedding": "Embedding"}
+_UNITS = {"reading": "pages", "indexing": "passages", "embedding": "passages", "asking": "passages"}
+_VERBS = {"reading": "Reading", "indexing": "Indexing", "embedding": "Embedding", "asking": "Asking"}
 _NAME_WIDTH = 28
 
 
@@ -38,6 +43,7 @@ class Screen:
         self.err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
         self._progress: Progress | None = None
         self._tasks: dict[tuple[str, str], TaskID] = {}
+        self._writing: Live | None = None
 
     def __enter__(self) -> Screen:
         return self
@@ -53,6 +59,9 @@ class Screen:
             self._progress.stop()
             self._progress = None
             self._tasks.clear()
+        if self._writing is not None:
+            self._writing.stop()
+            self._writing = None
 
     def handle(self, event: Event) -> None:
         """Show an event: progress moves a bar, a failed document is a line at once."""
@@ -62,6 +71,19 @@ class Screen:
             self._advance(event.stage, event.document, event.done, event.total)
         elif isinstance(event, events.DocumentFailed):
             self.warn(event.message)
+        elif isinstance(event, events.Partial):
+            self._write(event.text)
+
+    def _write(self, text: str) -> None:
+        """Show an answer while it is written. It goes away again: what stays is the answer with its quotes checked."""
+        if self.quiet or not self.err.is_terminal:
+            return
+        if self._writing is None:
+            self.stop()
+            self._writing = Live(console=self.err, transient=True, auto_refresh=False)
+            self._writing.start()
+        lines = Text(shown(text), style="dim").wrap(self.err, self.err.width)
+        self._writing.update(Text("\n").join(lines[-(self.err.height - 2) :]), refresh=True)
 
     def _advance(self, stage: str, document: str, done: int, total: int) -> None:
         if self.quiet or not self.err.is_terminal:
@@ -125,6 +147,57 @@ class Screen:
             self.warn(warning)
         self.say(_account(answer))
 
+    def plan(self, plan: Plan, model: str) -> None:
+        """What answering would take."""
+        self.plain(f"{model}: {_plan_text(plan)}")
+        if plan.at_most is not None:
+            self.plain(f"at most: {_plan_text(plan.at_most)}")
+
+    def prompts(self, plan: Plan) -> None:
+        """What would be sent, message by message."""
+        if plan.requests is None:
+            self.say("nothing is sent: no model is asked")
+            return
+        parts = [(request, "reading") for request in plan.requests.reading]
+        parts += [(request, "answering, with likely evidence") for request in plan.requests.answering]
+        for number, (request, purpose) in enumerate(parts, 1):
+            self.plain(f"=== request {number} of {len(parts)}: {purpose} ({request.prompt}) ===")
+            for message in request.messages:
+                self.plain(f"--- {message.role} ---\n{shown(message.content)}")
+        if wider := len(plan.requests.widening):
+            self.say(f"and {wider} more for reading, if the first passages hold no answer")
+
+    def run(self, run: Run) -> None:
+        """One recorded run, with its answer where it has one."""
+        facts = {
+            "question": run.question,
+            "status": run.status + (f": {run.error}" if run.error else ""),
+            "workflow": run.workflow,
+            "model": run.model,
+            "started": f"{run.started_at.astimezone():%Y-%m-%d %H:%M:%S}",
+            "caps": ", ".join(f"{name} {cap:g}" for name, cap in run.budget.items() if cap is not None) or "none",
+        }
+        for fact, value in facts.items():
+            self.plain(f"{fact:<12} {shown(value)}")
+        for _, name in run.documents:
+            self.plain(f"{'document':<12} {shown(name)}")
+        for model, usage in run.usage.items():
+            self.plain(f"{'usage':<12} {model}: {usage_text(usage)}")
+        for claim in (run.answer or {}).get("claims", ()):
+            pages = sorted({page for citation in claim["citations"] for page in citation["pages"]})
+            on = f" (page {', '.join(map(str, pages))})" if pages else " (unsupported)"
+            self.plain(f"{'claim':<12} {shown(claim['text'])}{on}")
+
+    def costs(self, lines: Sequence[CostLine]) -> None:
+        """Sums of runs, a line each."""
+        if not lines:
+            self.say("no runs through a model")
+        width = max((len(line.name) for line in lines), default=0)
+        for line in lines:
+            known = f" (at least {money(line.known_usd)})" if line.cost_usd is None and line.known_usd else ""
+            runs = f"{line.runs:,} run{'s'[: line.runs != 1]}"
+            self.plain(f"{line.name:<{width}}  {runs}, {usage_text(line.usage)}{known}")
+
     def _claim(self, answer: Answer, claim: Claim, number: int) -> None:
         if number > 1:
             self.out.print()
@@ -179,8 +252,46 @@ def _not_found(answer: Answer) -> str:
     return f"Not found in {where}: nothing in {answer.passages:,} passages{on} answers the question."
 
 
+def shown(text: str) -> str:
+    """Text of a model or a server without what could move a terminal's cursor."""
+    return "".join(c if c == "\n" or c.isprintable() else " " for c in text)
+
+
 def _account(answer: Answer) -> str:
     how = "offline, by extraction (no language model)" if answer.model == "offline" else answer.model
     read = f"{answer.passages_read:,} of {answer.passages:,} passages read"
     sure = f", confidence {answer.confidence:.1f} of 5" if answer.found else ""
-    return f"{how}; {read}{sure}; {answer.usage.seconds:.1f} s"
+    parts = [how, f"{read}{sure}"]
+    if answer.model != "offline":
+        parts.append(usage_text(answer.usage))
+    parts.append(f"{answer.usage.seconds:.1f} s")
+    if answer.run_id:
+        parts.append(f"run {answer.run_id}")
+    return "; ".join(parts)
+
+
+def usage_text(usage: Usage | ModelUsage) -> str:
+    """`3 calls, 5,210 tokens in (1,024 cached), 340 out, $0.0031`."""
+    calls = f"{usage.calls:,} call{'s'[: usage.calls != 1]}"
+    if usage.failed_calls:
+        calls += f" ({usage.failed_calls:,} failed)"
+    if usage.stored_calls:
+        calls += f" and {usage.stored_calls:,} from the store"
+    about = "about " if usage.estimated else ""
+    cached = f" ({usage.tokens_cached:,} cached)" if usage.tokens_cached else ""
+    tokens = f"{about}{usage.tokens_in:,} tokens in{cached}, {usage.tokens_out:,} out"
+    return f"{calls}, {tokens}, {money(usage.cost_usd)}"
+
+
+def money(usd: float | None) -> str:
+    """Dollars with as many digits as small sums need; an unknown price is said to be unknown."""
+    if usd is None:
+        return "price unknown"
+    return f"${usd:,.2f}" if usd >= 1 or usd == 0 else f"${usd:.4f}"
+
+
+def _plan_text(plan: Plan) -> str:
+    calls = f"{plan.calls:,} call{'s'[: plan.calls != 1]}"
+    tokens = f"about {plan.tokens_in:,} tokens in and {plan.tokens_out:,} out"
+    time = "" if plan.seconds is None else f", about {plan.seconds:.0f} s"
+    return f"{calls}, {tokens}, {money(plan.cost_usd)}{time}"

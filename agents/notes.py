@@ -1,4 +1,4 @@
-"""What readers hand back: notes, drafts, summaries, choices. Every quote in them was checked against its source."""
+"""What readers hand back: notes, drafts, summaries, choices, judgements. Every quote was checked against its source."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lcdoc.agents.folding import fold
 from lcdoc.agents.quotes import Citation, check_quote
 from lcdoc.documents import Document, Span
 
 Confidence = Annotated[float, Field(ge=0, le=5)]
 """How sure the reader is, from 0 to 5; an offline reader's c is right in about c of 5 cases."""
 Support = Literal["quoted", "unsupported"]
+Verdict = Literal["supported", "contradicted", "not_shown"]
+"""What the text says of a claim: that it is true in every part, that it is wrong, or neither."""
 
 
 class _Value(BaseModel):
@@ -56,6 +59,8 @@ class Claim(_Value):
     text: str
     citations: tuple[Citation, ...] = ()
     confidence: Confidence = 0.0
+    unquoted_figures: tuple[str, ...] = ()
+    """Numbers in `text` that neither its quotes nor the question have: computed, or made up."""
 
     @property
     def support(self) -> Support:
@@ -114,6 +119,17 @@ class Choice(_Value):
     confidence: Confidence = 0.0
 
 
+class Judgement(_Value):
+    """What the text says of several claims. More than one may be supported, if they are compatible."""
+
+    verdicts: tuple[Verdict, ...]
+    """One for each claim, in order."""
+    best: int | None = None
+    """Index of the supported claim that answers best; None when none is supported."""
+    reason: str = ""
+    confidence: Confidence = 0.0
+
+
 def checked_note(
     places: Sequence[tuple[Document, Span]],
     *,
@@ -155,3 +171,10 @@ def best_citation(places: Sequence[tuple[Document, Span]], quote: str) -> Citati
             return citation
         elsewhere = elsewhere or citation
     return elsewhere
+
+
+def same_evidence(one: Citation, other: Citation) -> bool:
+    """Whether two quotes show the same: they overlap in the source where they end, or have the same words."""
+    if one.document_id == other.document_id and any(a.overlaps(b) for a in one.parts[-1:] for b in other.parts[-1:]):
+        return True
+    return fold(one.quote) == fold(other.quote)

@@ -19,9 +19,11 @@ from lcdoc.agents.evidence_ranking import rank_evidence
 from lcdoc.agents.evidence_weights import FOUND_THRESHOLD
 from lcdoc.agents.extractive_summary import summarise
 from lcdoc.agents.folding import fold
-from lcdoc.agents.notes import Choice, Claim, Draft, Note, Quote, Summary
+from lcdoc.agents.models.model import OnText
+from lcdoc.agents.notes import Choice, Claim, Draft, Judgement, Note, Quote, Summary, Verdict, same_evidence
+from lcdoc.agents.prompts.checks import unquoted_figures
 from lcdoc.agents.questions import Question
-from lcdoc.agents.quotes import Citation, check_quote
+from lcdoc.agents.quotes import check_quote
 from lcdoc.agents.reader import Passage
 from lcdoc.agents.stems import stems_of
 from lcdoc.documents import Document, Span
@@ -39,6 +41,8 @@ _ANSWER_SHARE = 0.4
 """An answer's further claims must have at least this share of the confidence of its first."""
 _WORDS_OF_OPTION = 0.5
 _CHOICE_THRESHOLD = 0.15
+_SUPPORTED_SHARE = 0.6
+"""A claim is borne out by a quote that has at least this share of its words."""
 
 
 class OfflineReader:
@@ -62,6 +66,10 @@ class OfflineReader:
         if not note.found:
             return carried.model_copy(update={"unchanged": True})
         return _merged([carried, note])
+
+    def parts(self, passages: Sequence[Passage], question: str, carried: Note | None = None) -> list[Sequence[Passage]]:
+        """All passages in one part: they are ranked against each other."""
+        return [passages] if passages else []
 
     def note_of(self, passages: Sequence[Passage], question: str) -> Note:
         """`read_many` without `carried`, in the caller's thread."""
@@ -100,8 +108,14 @@ class OfflineReader:
         """The best quotes of all notes, each piece of evidence once."""
         return _merged(notes)
 
-    async def answer(self, question: str, notes: Sequence[Note]) -> Draft:
+    async def answer(self, question: str, notes: Sequence[Note], *, on_text: OnText | None = None) -> Draft:
         """One to three claims, the most confident first. A note without quotes gives a claim without citation."""
+        draft = self._draft(question, notes)
+        if on_text is not None and draft.text:
+            on_text(draft.text)
+        return draft
+
+    def _draft(self, question: str, notes: Sequence[Note]) -> Draft:
         asked = Question.of(question)
         merged = _merged(notes)
         if not merged.found:
@@ -115,6 +129,27 @@ class OfflineReader:
         if not claims and merged.claim:
             claims.append(Claim(text=merged.claim, confidence=merged.confidence))
         return Draft(found=bool(claims), claims=tuple(claims), confidence=merged.confidence)
+
+    async def judge(self, question: str, claims: Sequence[Claim], *, passages: Sequence[Passage] = ()) -> Judgement:
+        """Supported is a claim most of whose words stand in one of its quotes; best the one whose quotes are strongest.
+
+        A quote is strong by the words it shares with the claim and the question, and by being among those this reader
+        would take from `passages` itself. Nothing is ever found contradicted: that takes understanding.
+        """
+        noted = await self.read_many(passages, question) if passages else Note(found=False)
+        wanted = set(Question.of(question).stems)
+        strengths = [_strength(claim, wanted, noted) for claim in claims]
+        best = max(range(len(claims)), key=strengths.__getitem__, default=None)
+        verdicts: tuple[Verdict, ...] = tuple("supported" if strength else "not_shown" for strength in strengths)
+        if best is None or not strengths[best]:
+            return Judgement(verdicts=verdicts, reason="no claim stands in its quotes")
+        others = sum(strengths) - strengths[best]
+        return Judgement(
+            verdicts=verdicts,
+            best=best,
+            reason="its quotes share most words with the claim and the question",
+            confidence=round(5 * strengths[best] / (1 + others), 2),
+        )
 
     async def summarize(self, passages: Sequence[Passage], *, words: int) -> Summary:
         """Central sentences of the passages, in order, from every part of them: see `extractive_summary`."""
@@ -177,10 +212,19 @@ def quotable(document: Document, candidate: Candidate) -> tuple[str, Span]:
     return span.of(body), span
 
 
-def _same_evidence(one: Citation, other: Citation) -> bool:
-    if one.document_id == other.document_id and any(a.overlaps(b) for a in one.parts[-1:] for b in other.parts[-1:]):
-        return True
-    return fold(one.quote) == fold(other.quote)
+def _strength(claim: Claim, wanted: set[str], noted: Note) -> float:
+    """How well the best quote of `claim` bears it out, 0 to 1; 0 where its words or figures are not in any."""
+    stems = set(stems_of(claim.text))
+    strongest = 0.0
+    for citation in claim.citations:
+        quoted = set(stems_of(citation.quote))
+        share = len(stems & quoted) / max(1, len(stems))
+        if share < _SUPPORTED_SHARE or unquoted_figures(claim.text, [citation.quote]):
+            continue
+        asked = len(wanted & quoted) / max(1, len(wanted))
+        noticed = any(same_evidence(citation, quote.citation) for quote in noted.quotes)
+        strongest = max(strongest, (0.5 * share + 0.3 * asked + 0.2 * noticed) * citation.score / 100)
+    return strongest
 
 
 def _merged(notes: Iterable[Note]) -> Note:
@@ -192,7 +236,7 @@ def _merged(notes: Iterable[Note]) -> Note:
     quotes: list[Quote] = []
     everything = [quote for note in found for quote in note.quotes]
     for quote in sorted(everything, key=lambda quote: -quote.confidence):
-        if not any(_same_evidence(quote.citation, kept.citation) for kept in quotes):
+        if not any(same_evidence(quote.citation, kept.citation) for kept in quotes):
             quotes.append(quote)
     best = max(found, key=lambda note: (bool(note.quotes), note.confidence))
     return Note(

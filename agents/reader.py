@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from lcdoc.agents.notes import Choice, Draft, Note, Summary
+from lcdoc.agents.models.model import OnText
+from lcdoc.agents.notes import Choice, Claim, Draft, Judgement, Note, Summary
 from lcdoc.documents import Document, Span
 from lcdoc.retrieval.passages import Chunk, Hit
 
@@ -43,18 +44,37 @@ class Passage:
 
 
 class Reader(Protocol):
-    """Reads passages for a question, merges what it noted, answers, summarises, chooses where to look next."""
+    """Reads passages for a question, merges what it noted, answers, judges, summarises, chooses where to look next."""
 
     async def read(self, passage: Passage, question: str, carried: Note | None = None) -> Note:
         """What `passage` adds to the question. With nothing to add, `carried` comes back with `unchanged` set."""
+        ...
+
+    async def read_many(self, passages: Sequence[Passage], question: str, carried: Note | None = None) -> Note:
+        """What all `passages` together add to the question, in as few steps as the reader can take them."""
+        ...
+
+    def parts(self, passages: Sequence[Passage], question: str, carried: Note | None = None) -> list[Sequence[Passage]]:
+        """`passages` as `read_many` would take them, step by step; each part given to it alone is one step.
+
+        A passage too long for one step is in several parts, in pieces.
+        """
         ...
 
     async def merge(self, notes: Sequence[Note], question: str) -> Note:
         """One note that keeps what matters of `notes`."""
         ...
 
-    async def answer(self, question: str, notes: Sequence[Note]) -> Draft:
-        """The answer that the notes support; `found` is false when they support none."""
+    async def answer(self, question: str, notes: Sequence[Note], *, on_text: OnText | None = None) -> Draft:
+        """The answer that the notes support; `found` is false when they support none.
+
+        `on_text` is given the claims' text as it comes. An empty piece: what was given is void, it begins anew. What
+        came since the last empty piece is, at the end, `Draft.text`.
+        """
+        ...
+
+    async def judge(self, question: str, claims: Sequence[Claim], *, passages: Sequence[Passage] = ()) -> Judgement:
+        """Which of `claims` their quotes, and `passages` where given, bear out, and which of those answers best."""
         ...
 
     async def summarize(self, passages: Sequence[Passage], *, words: int) -> Summary:

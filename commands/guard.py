@@ -51,11 +51,12 @@ def guarded(command: Command) -> Command:
 
 
 def _is_for_the_user(error: Exception) -> bool:
+    from lcdoc.agents.models.errors import ModelError
     from lcdoc.documents import DocumentError
     from lcdoc.memory import LibraryError
     from lcdoc.retrieval.embedders import EmbedderError
 
-    return isinstance(error, DocumentError | LibraryError | EmbedderError)
+    return isinstance(error, DocumentError | LibraryError | EmbedderError | ModelError)
 
 
 def usage_error(message: str) -> Exception:

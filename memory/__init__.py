@@ -1,5 +1,6 @@
 """What is kept between calls and between questions: the library."""
 
+from lcdoc.memory.calls import Call, Calls
 from lcdoc.memory.errors import (
     LibraryAccessError,
     LibraryBusyError,
@@ -9,8 +10,14 @@ from lcdoc.memory.errors import (
     UnknownDocumentError,
 )
 from lcdoc.memory.library import Entry, Library, library_path
+from lcdoc.memory.memos import Memos
+from lcdoc.memory.runs import CostLine, Run, Runs, UnknownRunError
+from lcdoc.memory.usage import ModelUsage
 
 __all__ = [
+    "Call",
+    "Calls",
+    "CostLine",
     "Entry",
     "Library",
     "LibraryAccessError",
@@ -18,6 +25,11 @@ __all__ = [
     "LibraryCorruptError",
     "LibraryError",
     "LibraryVersionError",
+    "Memos",
+    "ModelUsage",
+    "Run",
+    "Runs",
     "UnknownDocumentError",
+    "UnknownRunError",
     "library_path",
 ]

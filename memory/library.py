@@ -11,6 +11,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lcdoc.documents import Document
+from lcdoc.memory.calls import Calls
 from lcdoc.memory.database import Database
 from lcdoc.memory.document_rows import (
     PATHS_OF,
@@ -38,6 +40,9 @@ from lcdoc.memory.document_rows import (
     source_from,
 )
 from lcdoc.memory.errors import UnknownDocumentError
+from lcdoc.memory.journal import Journal
+from lcdoc.memory.memos import Memos
+from lcdoc.memory.runs import Runs
 from lcdoc.retrieval.passages import Chunk
 from lcdoc.retrieval.shelf import Shelved
 
@@ -86,11 +91,19 @@ def library_path(path: str | os.PathLike[str] | None = None) -> Path:
 class Library:
     """Documents by file digest and by id. Use as a context manager, or `close()` it.
 
+    Beside them: `calls`, the answers of language models, `runs`, what was asked and what it cost, and `memos`, what was
+    found out about servers.
+
     Every method may raise a LibraryError: see `lcdoc.memory.errors`.
     """
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._journal = Journal(database)
+        self.calls = Calls(database, self._journal)
+        self.runs = Runs(database, self._journal)
+        self.memos = Memos(database, self._journal)
+        self._secret: bytes | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str] | None = None, *, lock_timeout_s: float = 30.0) -> Library:
@@ -104,7 +117,8 @@ class Library:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Commit what is still to be written, and close the file."""
+        self._journal.close()
         self.database.close()
 
     @property
@@ -280,18 +294,45 @@ class Library:
         self._remove_vectors(document_id)
 
     def prune(
-        self, *, missing: bool = False, unused_days: float | None = None, max_bytes: int | None = None
+        self,
+        *,
+        missing: bool = False,
+        unused_days: float | None = None,
+        max_bytes: int | None = None,
+        calls_unused_days: float | None = None,
     ) -> builtins.list[Entry]:
-        """Forget documents by rule, give their space back, and say which they were. See `lcdoc.memory.upkeep`."""
+        """Forget documents and stored calls by rule, give their space back, and say which documents they were.
+
+        See `lcdoc.memory.upkeep`.
+        """
         from lcdoc.memory.upkeep import prune
 
-        return prune(self, missing=missing, unused_days=unused_days, max_bytes=max_bytes)
+        return prune(
+            self,
+            missing=missing,
+            unused_days=unused_days,
+            max_bytes=max_bytes,
+            calls_unused_days=calls_unused_days,
+        )
 
     def verify(self) -> builtins.list[str]:
         """What is wrong with the library, a line each; empty when it is sound. Changes nothing."""
         from lcdoc.memory.upkeep import verify
 
         return verify(self)
+
+    def secret(self) -> bytes:
+        """32 random bytes that are this library's own, made at their first use. Not to be shown or logged."""
+        if self._secret is None:
+            with self.database.read() as connection:
+                row = connection.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()
+            if row is None:
+                with self.database.write() as connection:
+                    # Another process may have been faster: then its secret stays.
+                    connection.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (secrets.token_hex(32),))
+                    row = connection.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()
+            self._secret = bytes.fromhex(row[0])
+        return self._secret
 
     def _remove_vectors(self, document_id: str) -> None:
         if self.vectors_path.is_dir():

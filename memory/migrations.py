@@ -74,7 +74,66 @@ def _documents_and_passages(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_documents_and_passages,)
+def _calls_and_runs(connection: sqlite3.Connection) -> None:
+    for statement in (
+        # `answer` is packed JSON: text, reasoning, logprobs. What was asked is in the key only.
+        """
+        CREATE TABLE calls (
+            key TEXT PRIMARY KEY,
+            model TEXT NOT NULL,
+            base_url TEXT NOT NULL,
+            prompt TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            used_at REAL NOT NULL,
+            tokens_in INTEGER NOT NULL,
+            tokens_cached INTEGER NOT NULL,
+            tokens_out INTEGER NOT NULL,
+            estimated INTEGER NOT NULL,
+            finish TEXT NOT NULL,
+            served_by TEXT NOT NULL,
+            answer BLOB NOT NULL
+        )""",
+        "CREATE INDEX calls_by_use ON calls (used_at)",
+        # Calls that some process is making just now.
+        "CREATE TABLE leases (key TEXT PRIMARY KEY, owner TEXT NOT NULL, expires_at REAL NOT NULL) WITHOUT ROWID",
+        # `budget`, `documents` and `answer` are JSON, the latter packed.
+        """
+        CREATE TABLE runs (
+            id TEXT PRIMARY KEY,
+            question TEXT NOT NULL,
+            workflow TEXT NOT NULL,
+            model TEXT NOT NULL,
+            documents TEXT NOT NULL,
+            budget TEXT NOT NULL,
+            owner TEXT NOT NULL,
+            status TEXT NOT NULL,
+            started_at REAL NOT NULL,
+            finished_at REAL,
+            error TEXT NOT NULL,
+            answer BLOB
+        )""",
+        "CREATE INDEX runs_by_start ON runs (started_at)",
+        """
+        CREATE TABLE run_usage (
+            run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+            model TEXT NOT NULL,
+            calls INTEGER NOT NULL,
+            failed_calls INTEGER NOT NULL,
+            stored_calls INTEGER NOT NULL,
+            tokens_in INTEGER NOT NULL,
+            tokens_cached INTEGER NOT NULL,
+            tokens_out INTEGER NOT NULL,
+            cost_usd REAL,
+            seconds REAL NOT NULL,
+            estimated INTEGER NOT NULL,
+            PRIMARY KEY (run, model)
+        ) WITHOUT ROWID""",
+        "CREATE TABLE memos (key TEXT PRIMARY KEY, value TEXT NOT NULL, expires_at REAL NOT NULL) WITHOUT ROWID",
+    ):
+        connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_documents_and_passages, _calls_and_runs)
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -15,13 +15,19 @@ _DAY_S = 86_400.0
 
 
 def prune(
-    library: Library, *, missing: bool = False, unused_days: float | None = None, max_bytes: int | None = None
+    library: Library,
+    *,
+    missing: bool = False,
+    unused_days: float | None = None,
+    max_bytes: int | None = None,
+    calls_unused_days: float | None = None,
 ) -> list[Entry]:
-    """Forget documents and shrink the files; returns what was removed.
+    """Forget documents and stored calls, and shrink the files; returns the documents that were removed.
 
     `missing`: every document none of whose files is there with the size it had (one read from standard input has
     no file to miss). `unused_days`: every document not asked for in so many days. `max_bytes`: then, until the
-    SQLite file and the vectors together are no larger, the document not asked for the longest.
+    SQLite file and the vectors together are no larger, the document not asked for the longest; when none is left, the
+    stored calls not used the longest. `calls_unused_days`: every stored call not used in so many days.
     """
     removed: list[Entry] = []
     oldest = None if unused_days is None else time.time() - unused_days * _DAY_S
@@ -29,12 +35,17 @@ def prune(
         if (missing and _is_gone(library, entry)) or (oldest is not None and entry.used_at.timestamp() < oldest):
             _forget(library, entry, removed)
     _remove_stray_vectors(library)
-    if removed or max_bytes is not None:
+    forgotten = 0 if calls_unused_days is None else library.calls.prune(calls_unused_days)
+    if removed or forgotten or max_bytes is not None:
         _shrink(library)
     while max_bytes is not None and (excess := size_bytes(library) - max_bytes) > 0:
         entries = library.list()
         if not entries:
-            break
+            # Documents can be read again; answers would have to be paid again.
+            if not library.calls.prune_bytes(excess):
+                break
+            _shrink(library)
+            continue
         # What a document takes up in the index is not recorded; its share of all characters is a fair guess, and the
         # loop looks again.
         share = size_bytes(library) / max(1, sum(entry.characters for entry in entries))
@@ -57,7 +68,7 @@ def verify(library: Library) -> list[str]:
     """What is wrong with the library, a line each; empty when it is sound. Changes nothing.
 
     Recomputes every document's id from its text and layout, checks that chunks lie inside the text, in order, has
-    SQLite and FTS5 check their structures, and reads every vector file.
+    SQLite and FTS5 check their structures, and reads every stored call, every run and every vector file.
     """
     problems: list[str] = []
     try:
@@ -81,6 +92,8 @@ def verify(library: Library) -> list[str]:
             problems.append(
                 f"{library.path}: {len(indexed ^ chunked)} chunks are in the table or in the index, but not in both"
             )
+        problems += library.calls.problems()
+        problems += library.runs.problems()
         with library.database.write() as connection:
             connection.execute("INSERT INTO passages (passages) VALUES ('integrity-check')")
     except LibraryError as error:

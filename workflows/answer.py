@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from lcdoc.agents.notes import Claim
 from lcdoc.documents import Document
+from lcdoc.memory.usage import ModelUsage
 
 SCHEMA = "lcdoc.answer/1"
 """Names the JSON form; the number changes when a field is renamed or removed (docs/json.md)."""
@@ -41,10 +43,23 @@ class Usage(_Value):
     """What an answer cost. An offline answer makes no calls; an unknown price is None, never zero."""
 
     calls: int = 0
+    """Requests sent to models, those that failed or were made again included."""
+    failed_calls: int = 0
+    stored_calls: int = 0
+    """Requests answered from the call store, at no cost."""
     tokens_in: int = 0
+    tokens_cached: int = 0
+    """Of `tokens_in`, what the server had cached."""
     tokens_out: int = 0
+    estimated: bool = False
+    """Some token figures were counted by lcdoc, because the server gave none."""
     cost_usd: float | None = 0.0
     seconds: float = 0.0
+
+    @classmethod
+    def of(cls, total: ModelUsage, *, seconds: float) -> Usage:
+        """`total` of a run that took `seconds` of wall time."""
+        return cls(**{**asdict(total), "seconds": round(seconds, 3)})
 
 
 class Answer(_Value):

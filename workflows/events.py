@@ -10,7 +10,7 @@ from typing import Literal
 
 from lcdoc.workflows.answer import Answer
 
-Stage = Literal["reading", "indexing", "embedding"]
+Stage = Literal["reading", "indexing", "embedding", "asking"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,10 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total` pages (reading) or passages (indexing, embedding) of a document."""
+    """`done` of `total` pages (reading) or passages (indexing, embedding, asking) of a document.
+
+    When a model is asked, `document` is the model's name.
+    """
 
     stage: Stage
     document: str
@@ -58,10 +61,24 @@ class NoteTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class PartFailed:
+    """A model could not read some passages, or not put the answer into words; the work goes on without."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """The answer as far as it has been written, its quotes not checked yet. Each one replaces the one before."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """The last event of every stream."""
 
     answer: Answer
 
 
-Event = Started | Progress | DocumentFailed | PassagesFound | NoteTaken | Answered
+Event = Started | Progress | DocumentFailed | PassagesFound | NoteTaken | PartFailed | Partial | Answered

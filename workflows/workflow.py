@@ -4,29 +4,46 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from lcdoc.agents.models.budget import Budget
+from lcdoc.agents.models.model import Request
 from lcdoc.documents import Document
 from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.events import Answered, Event
 
+if TYPE_CHECKING:
+    from lcdoc.workflows.rehearsal import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What would be sent to a model, in order."""
+
+    reading: tuple[Request, ...]
+    """For the passages read first."""
+    answering: tuple[Request, ...]
+    """With notes that are only likely: what the model will note is not known before."""
+    widening: tuple[Request, ...]
+    """For the passages read when the first ones hold no answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What answering will take, known before anything is paid. `cost_usd` None: the price is unknown."""
+    """What answering will take, known before anything is paid."""
 
     calls: int
     tokens_in: int
     tokens_out: int
     cost_usd: float | None
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What answering may take at most. Reaching a bound ends the work with the best partial answer."""
-
-    seconds: float | None = None
+    """None: the price is not known."""
+    seconds: float | None
+    """None: this model has not been timed yet."""
+    at_most: Plan | None = None
+    """The same for the worst case: what was looked for is not found at first, so more is read, and answers are as long
+    as they may be. Calls made again after a failure come on top, unless a budget caps them."""
+    requests: Requests | None = None
+    """None: no model is asked."""
 
 
 class Workflow(Protocol):
@@ -34,8 +51,8 @@ class Workflow(Protocol):
 
     name: str
 
-    def plan(self, question: str, documents: Sequence[Document]) -> Plan:
-        """What `stream` will take for this question."""
+    async def plan(self, question: str, documents: Sequence[Document], stage: Stage | None) -> Plan:
+        """What `stream` will take for this question, rehearsed on `stage` where a model is to be asked."""
         ...
 
     def stream(self, question: str, documents: Sequence[Document], *, budget: Budget) -> AsyncIterator[Event]:

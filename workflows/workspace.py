@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from lcdoc.agents.offline_reader import OfflineReader
+from lcdoc.agents.models.budget import Budget
+from lcdoc.agents.models.call_store import StoreMode
+from lcdoc.agents.models.config import Config
+from lcdoc.agents.models.model import Profile
 from lcdoc.agents.quotes import citation_boxes
 from lcdoc.documents import Document, DocumentError, FileChoice, Limits, NotFoundError, find_files
 from lcdoc.documents.loading import RawFile, parse, read_raw
@@ -22,13 +24,14 @@ from lcdoc.retrieval.embedders import DEFAULT_EMBEDDER, Embedder, load_embedder
 from lcdoc.retrieval.index import Index
 from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.events import DocumentFailed, Event, Progress
+from lcdoc.workflows.loop import LoopThread
+from lcdoc.workflows.readers import OfflineReaders, Readers, ReadingDesk
 from lcdoc.workflows.retrieve import Retrieve
-from lcdoc.workflows.workflow import Budget, Workflow, ignore_events, run
+from lcdoc.workflows.workflow import Plan, Workflow, ignore_events, run
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-T = TypeVar("T")
 _FILL_PASSAGES = 128
 """Passages embedded at a time when nothing waits: many together use all cores well."""
 _LAZY_TOKENS_BESIDE_BACKGROUND = 600
@@ -49,8 +52,13 @@ class Workspace:
         embedder: str = DEFAULT_EMBEDDER,
         limits: Limits | None = None,
         background: bool = True,
+        model: str | None = None,
+        config: Config | None = None,
     ) -> None:
         self.library = library
+        # Before any document is read: a name that means nothing should not cost minutes.
+        self._desk = ReadingDesk(library, model, config)
+        self._loop = LoopThread()
         self._background = background
         self._filling: BackgroundFill | None = None
         self._left: list[str] = []
@@ -68,13 +76,23 @@ class Workspace:
         embedder: str = DEFAULT_EMBEDDER,
         limits: Limits | None = None,
         background: bool = True,
+        model: str | None = None,
+        config: Config | None = None,
     ) -> Workspace:
         """A workspace over the library in this file (default: `$LCDOC_LIBRARY`, else the user's data folder).
+
+        `model` names the model that answers (docs/models.md); without it, the configuration's, and without that,
+        `offline`. Raises ModelError for a name or a configuration that does not fit, LibraryError.
 
         With `background`, a thread embeds the passages of documents that were asked about, whenever no question is
         being answered, so that later questions search all of them by meaning and need not wait.
         """
-        return cls(Library.open(library), embedder=embedder, limits=limits, background=background)
+        opened = Library.open(library)
+        try:
+            return cls(opened, embedder=embedder, limits=limits, background=background, model=model, config=config)
+        except BaseException:
+            opened.close()
+            raise
 
     def __enter__(self) -> Workspace:
         return self
@@ -92,6 +110,8 @@ class Workspace:
             self._close()
 
     def _close(self) -> None:
+        self._loop.run(self._desk.aclose())
+        self._loop.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self.library.close()
 
@@ -167,15 +187,65 @@ class Workspace:
         documents: Sequence[Document],
         *,
         budget: Budget | None = None,
+        store: StoreMode = "use",
+        profile: Profile | None = None,
         on_event: Callable[[Event], None] = ignore_events,
     ) -> Answer:
-        """Answer from documents that `read` returned. Raises EmbedderError, LibraryError."""
+        """Answer from documents that `read` returned. Events come from another thread.
+
+        `budget` adds to the caps of the configuration. `store` says whether earlier answers of the model are taken
+        ("use"), asked for anew and replaced ("refresh"), or neither looked up nor kept ("off"). `profile` overrides
+        how the model is spoken to. Raises EmbedderError, LibraryError, ModelError.
+        """
         with self._filling.paused() if self._filling else nullcontext():
-            workflow = self._workflow(documents, on_event)
-            answer = _finish(run(workflow, question, documents, budget=budget, on_event=on_event))
+            asked = self._ask(question, documents, budget=budget, store=store, profile=profile, on_event=on_event)
+            answer = self._loop.run(asked)
         if self._background:
             self._fill_behind(documents)
         return answer
+
+    async def _ask(
+        self,
+        question: str,
+        documents: Sequence[Document],
+        *,
+        budget: Budget | None,
+        store: StoreMode,
+        profile: Profile | None,
+        on_event: Callable[[Event], None],
+    ) -> Answer:
+        readers = await self._desk.readers(self.embedder, store=store, profile=profile)
+        workflow = self._workflow(documents, readers, on_event)
+        return await run(workflow, question, documents, budget=self._desk.budget(budget), on_event=on_event)
+
+    @property
+    def model(self) -> str:
+        """The name of the model that answers, or `offline`."""
+        return self._desk.model
+
+    def plan(
+        self,
+        question: str,
+        documents: Sequence[Document],
+        *,
+        profile: Profile | None = None,
+        on_event: Callable[[Event], None] = ignore_events,
+    ) -> Plan:
+        """What `ask` would send and take. Searches the documents; asks no model anything. Raises what `ask` raises."""
+        with self._filling.paused() if self._filling else nullcontext():
+            return self._loop.run(self._plan(question, documents, profile=profile, on_event=on_event))
+
+    async def _plan(
+        self,
+        question: str,
+        documents: Sequence[Document],
+        *,
+        profile: Profile | None,
+        on_event: Callable[[Event], None],
+    ) -> Plan:
+        stage = await self._desk.stage(profile=profile)
+        workflow = self._workflow(documents, OfflineReaders(self.embedder), on_event)
+        return await workflow.plan(question, documents, stage)
 
     def _fill_behind(self, documents: Sequence[Document]) -> None:
         new = [document.id for document in documents if document.id not in self._filled]
@@ -200,7 +270,7 @@ class Workspace:
         filling.stop()
         return self._left
 
-    def _workflow(self, documents: Sequence[Document], on_event: Callable[[Event], None]) -> Workflow:
+    def _workflow(self, documents: Sequence[Document], readers: Readers, on_event: Callable[[Event], None]) -> Workflow:
         name = documents[0].source.path if len(documents) == 1 else f"{len(documents)} documents"
 
         def progress(done: int, total: int) -> None:
@@ -211,7 +281,7 @@ class Workspace:
         return Retrieve(
             self.library,
             self.index,
-            OfflineReader(self.embedder),
+            readers,
             lazy_tokens=_LAZY_TOKENS_BESIDE_BACKGROUND if known else None,
             progress=progress,
         )
@@ -235,13 +305,3 @@ class Workspace:
                     found = citation_boxes(documents[citation.document_id], citation, password=password)
                     citation_json["boxes"] = [asdict(box) for box in found]
         return value
-
-
-def _finish(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run to the end from ordinary code, also when the caller is itself inside an event loop (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(coroutine)
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(asyncio.run, coroutine).result()

@@ -1,0 +1,339 @@
+"""No more requests at a time, and in a minute, than a server admits: one limiter for all runs of a model.
+
+Requests and tokens per minute are token buckets. How many requests are under way at once follows the server: half as
+many when it says that this is too much, one more after each round of answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from hashlib import blake2b
+from types import TracebackType
+
+from lcdoc.agents.models.errors import ModelError, ModelTimeoutError, RateLimitError, ServerError
+from lcdoc.agents.models.model import ChatModel, Completion, ModelSpec, RateLimits, Request, count_prompt
+from lcdoc.agents.models.wire import FormattedRequest
+
+_log = logging.getLogger(__name__)
+
+BURST_MINUTES = 1 / 20
+"""What a bucket holds: this part of a minute's allowance may be used at once."""
+LONGEST_PAUSE_S = 180.0
+"""A server that asks for more is not waited for: whoever is next hears of it himself, and fails with that."""
+LONGEST_COOL_DOWN_S = 30.0
+"""Between two requests to a server that refuses all of them and does not say for how long."""
+_OVERLOADED = re.compile(r"(?:the server answered )?(?:503|529)\b")
+"""Of the problems of a ServerError, which begin with the status."""
+_COUNTS_KEPT = 4_096
+_SHORTEST_TIMER_S = 0.001
+
+
+@dataclass(slots=True)
+class QueueTime:
+    """How long a request waited in our own queues, which is neither the server's time nor anybody's failure."""
+
+    total_s: float = 0.0
+    queued: bool = False
+    """It waits, or left the queue without having had its turn: nothing was sent since."""
+
+
+_queue_time: ContextVar[QueueTime | None] = ContextVar("queue_time", default=None)
+
+
+@contextmanager
+def watch_queues() -> Iterator[QueueTime]:
+    """The queue time of the requests made inside, by this task. Watches nest: the outer one has the inner one's too."""
+    outer, inner = _queue_time.get(), QueueTime()
+    token = _queue_time.set(inner)
+    try:
+        yield inner
+    finally:
+        _queue_time.reset(token)
+        if outer is not None:
+            outer.total_s += inner.total_s
+
+
+@contextmanager
+def in_queue() -> Iterator[None]:
+    """Around the wait for one's turn."""
+    watch = _queue_time.get() or QueueTime()
+    clock = asyncio.get_running_loop().time
+    start = clock()
+    watch.queued = True
+    try:
+        yield
+        watch.queued = False
+    finally:
+        watch.total_s += clock() - start
+
+
+class Bucket:
+    """A token bucket that lets no 60 seconds have more than `per_minute`, full at the beginning.
+
+    It holds `capacity`, and refills as fast as leaves room for a burst of that in the same minute.
+    """
+
+    def __init__(self, per_minute: int, now: float) -> None:
+        self.capacity = max(1.0, per_minute * BURST_MINUTES)
+        self.per_second = (per_minute - (self.capacity - 1)) / 60
+        self._level = self.capacity
+        self._at = now
+
+    def wait_s(self, amount: float, now: float) -> float:
+        """Seconds until `amount` may be taken. More than the bucket holds may be taken when it is full."""
+        self._refill(now)
+        return max(0.0, (min(amount, self.capacity) - self._level) / self.per_second)
+
+    def take(self, amount: float) -> None:
+        """Take `amount`, which may leave a debt. A negative one is given back."""
+        self._level = min(self.capacity, self._level - amount)
+
+    def _refill(self, now: float) -> None:
+        if now > self._at:
+            self._level = min(self.capacity, self._level + (now - self._at) * self.per_second)
+            self._at = now
+
+
+class Limiter:
+    """Admits requests, first come, first served. For the tasks of one event loop at a time.
+
+    `clock` gives seconds and runs like the loop's. Raises ValueError for limits that admit nothing.
+    """
+
+    def __init__(self, limits: RateLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
+        for name in ("requests_per_minute", "tokens_per_minute", "concurrency"):
+            value = getattr(limits, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: at least 1 is needed")
+        self.limits = limits
+        self._clock = clock
+        self._window = limits.concurrency
+        self._in_flight = 0
+        self._successes = 0
+        self._slowings = 0
+        self._slowings_in_a_row = 0
+        self._paused_until = float("-inf")
+        self._requests = Bucket(limits.requests_per_minute, clock()) if limits.requests_per_minute else None
+        self._tokens = Bucket(limits.tokens_per_minute, clock()) if limits.tokens_per_minute else None
+        self._waiting: OrderedDict[asyncio.Future[None], Slot] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def window(self) -> int:
+        """Requests at once, at the moment: 1 to `limits.concurrency`."""
+        return self._window
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def counts_tokens(self) -> bool:
+        return self._tokens is not None
+
+    def slot(self, tokens: int = 0) -> Slot:
+        """`async with limiter.slot(tokens) as slot`: waits for a turn, of at most `tokens`.
+
+        What ends the block tells how the server is doing: nothing means well, a RateLimitError that it is too much.
+        """
+        return Slot(self, tokens)
+
+    async def _enter(self, slot: Slot) -> None:
+        if not self._waiting and self._in_flight < self._window and self._wait_s(slot) <= 0:
+            self._take(slot)
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = slot
+        self._admit()
+        try:
+            with in_queue():
+                await turn
+        except BaseException:
+            if self._waiting.pop(turn, None) is None and turn.done() and not turn.cancelled():
+                self._return_unused(slot)
+            self._admit()
+            raise
+
+    def _leave(self, slot: Slot, error: BaseException | None) -> None:
+        self._in_flight -= 1
+        if error is None:
+            self._answered(slot)
+        elif isinstance(error, ModelError):
+            self._failed(slot, error)
+        self._admit()
+
+    def _admit(self) -> None:
+        """Give turns to those in front. Called whenever one may have become possible, so that nobody has to ask."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiting:
+            turn, slot = next(iter(self._waiting.items()))
+            if turn.done() or turn.get_loop().is_closed():
+                del self._waiting[turn]
+                continue
+            if self._in_flight >= self._window:
+                return
+            if (wait_s := self._wait_s(slot)) > 0:
+                self._timer = turn.get_loop().call_later(max(wait_s, _SHORTEST_TIMER_S), self._admit)
+                return
+            del self._waiting[turn]
+            self._take(slot)
+            turn.set_result(None)
+
+    def _wait_s(self, slot: Slot) -> float:
+        now = self._clock()
+        wait_s = self._paused_until - now
+        if self._requests is not None:
+            wait_s = max(wait_s, self._requests.wait_s(1, now))
+        if self._tokens is not None:
+            wait_s = max(wait_s, self._tokens.wait_s(slot.tokens, now))
+        return wait_s
+
+    def _take(self, slot: Slot) -> None:
+        self._in_flight += 1
+        slot.slowings = self._slowings
+        if self._requests is not None:
+            self._requests.take(1)
+        if self._tokens is not None:
+            self._tokens.take(slot.tokens)
+
+    def _return_unused(self, slot: Slot) -> None:
+        self._in_flight -= 1
+        if self._requests is not None:
+            self._requests.take(-1)
+        self._correct(slot, 0)
+
+    def _correct(self, slot: Slot, tokens: int) -> None:
+        if self._tokens is not None:
+            self._tokens.take(tokens - slot.tokens)
+        slot.tokens = tokens
+
+    def _answered(self, slot: Slot) -> None:
+        self._slowings_in_a_row = 0
+        if slot.slowings != self._slowings:
+            return
+        self._successes += 1
+        if self._successes >= self._window:
+            self._successes = 0
+            self._window = min(self._window + 1, self.limits.concurrency)
+
+    def _failed(self, slot: Slot, error: ModelError) -> None:
+        if not _means_slower(error):
+            return
+        # The rest of a burst was sent before the window was made smaller and says nothing of the smaller one.
+        if slot.slowings == self._slowings:
+            self._slowings += 1
+            self._slowings_in_a_row += 1
+            self._successes = 0
+            self._window = max(1, self._window // 2)
+            _log.info("%s; at most %d requests at once from here on", error, self._window)
+        pause_s = error.retry_after_s if isinstance(error, RateLimitError | ServerError) else None
+        if pause_s is None and self._slowings_in_a_row > 1:
+            # Not a single answer at the slower pace: perhaps a limit per minute that nobody told us. Six attempts, the
+            # usual number, last for more than a minute in this way.
+            pause_s = min(LONGEST_COOL_DOWN_S, 2.0 * 4.0 ** min(self._slowings_in_a_row - 2, 64))
+        if pause_s is not None and pause_s <= LONGEST_PAUSE_S:
+            self._paused_until = max(self._paused_until, self._clock() + pause_s)
+
+
+class Slot:
+    """One request's turn. Entered once."""
+
+    __slots__ = ("_limiter", "slowings", "tokens")
+
+    def __init__(self, limiter: Limiter, tokens: int) -> None:
+        self._limiter = limiter
+        self.tokens = tokens
+        self.slowings = 0
+        """How often the window had been halved when this turn began."""
+
+    async def __aenter__(self) -> Slot:
+        await self._limiter._enter(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._limiter._leave(self, error)
+
+    def used(self, tokens: int) -> None:
+        """What the request really took; the rest is free for others. Without it, all that was asked for counts."""
+        self._limiter._correct(self, tokens)
+
+
+def _means_slower(error: ModelError) -> bool:
+    """Whether the server has too much to do. Other failures, at any rate of requests, are no reason to send fewer."""
+    if isinstance(error, RateLimitError | ModelTimeoutError):
+        return True
+    if not isinstance(error, ServerError):
+        return False
+    return error.retry_after_s is not None or _OVERLOADED.match(error.problem) is not None
+
+
+class LimitedModel:
+    """A model behind a limiter. Remembers how long texts are, since a prompt is counted for every attempt and layer."""
+
+    def __init__(self, inner: ChatModel, limiter: Limiter) -> None:
+        self._inner = inner
+        self._limiter = limiter
+        self._counts: OrderedDict[bytes, int] = OrderedDict()
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._inner.spec
+
+    def count_tokens(self, text: str) -> int:
+        # Digests rather than the texts, so that a long prompt is not held for as long as the process lives.
+        key = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        tokens = self._counts.get(key)
+        if tokens is None:
+            tokens = self._counts[key] = self._inner.count_tokens(text)
+            if len(self._counts) > _COUNTS_KEPT:
+                self._counts.popitem(last=False)
+        return tokens
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer when it is this request's turn. The waiting is not in `Completion.seconds`."""
+        tokens = 0
+        if self._limiter.counts_tokens:
+            tokens = prompt_tokens(self, request) + longest_answer(self.spec, request)
+        async with self._limiter.slot(tokens) as slot:
+            try:
+                completion = await self._inner.complete(request)
+            except RateLimitError:
+                # Whether the server counts what it refuses is not known, so it stays counted here.
+                raise
+            except ModelError as error:
+                slot.used(error.usage.tokens)
+                raise
+            if completion.usage.tokens:
+                slot.used(completion.usage.tokens)
+            return completion
+
+
+def prompt_tokens(model: ChatModel, request: Request) -> int:
+    """Tokens of the prompt as it is sent: with the format of the answer, which servers put before the model too."""
+    tokens = count_prompt(model, request)
+    if isinstance(request, FormattedRequest) and request.response_format is not None:
+        tokens += model.count_tokens(str(request.response_format))
+    return tokens
+
+
+def longest_answer(spec: ModelSpec, request: Request) -> int:
+    """Tokens of the longest answer the server can give to `request`."""
+    if spec.max_output_tokens is None:
+        return request.max_tokens
+    return min(request.max_tokens, spec.max_output_tokens)

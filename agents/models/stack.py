@@ -1,0 +1,64 @@
+"""The stack: a model with all its layers, as runs use it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lcdoc.agents.models.budget import BudgetedModel, Ledger
+from lcdoc.agents.models.call_store import StoredModel, StoreMode
+from lcdoc.agents.models.counting import counter_for
+from lcdoc.agents.models.limiter import LimitedModel, Limiter
+from lcdoc.agents.models.model import ChatModel, ModelSpec
+from lcdoc.agents.models.names import Chosen
+from lcdoc.agents.models.openai_client import OpenAIModel, Timeouts
+from lcdoc.agents.models.retry import RetryingModel, RetryPolicy
+from lcdoc.agents.models.structured import StructuredModel
+from lcdoc.memory import Library
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class ModelStack:
+    """A model's connections and limits, shared by all runs of a process; each run gets its own layers around them.
+
+    Belongs to the event loop it is first used in. Use as an async context manager, or `aclose` it.
+    """
+
+    def __init__(
+        self,
+        chosen: Chosen,
+        library: Library,
+        *,
+        policy: RetryPolicy | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        self.library = library
+        self._policy = policy or RetryPolicy()
+        self._client = OpenAIModel(
+            chosen.spec, chosen.key, count=counter_for(chosen.spec), timeouts=timeouts or Timeouts()
+        )
+        self._limited = LimitedModel(self._client, Limiter(chosen.spec.limits))
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._client.spec
+
+    def for_run(self, ledger: Ledger, *, store: StoreMode = "use") -> ChatModel:
+        """The model for one run, whose calls are admitted and counted by `ledger`."""
+        budgeted = BudgetedModel(self._limited, ledger)
+        retrying = RetryingModel(budgeted, self._policy, ledger)
+        structured = StructuredModel(retrying, self.library.memos)
+        return StoredModel(structured, self.library.calls, ledger, mode=store)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def __aenter__(self) -> ModelStack:
+        return self
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

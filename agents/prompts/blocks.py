@@ -1,0 +1,99 @@
+"""Passages, notes and evidence as blocks of data, the way prompts show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lcdoc.agents.notes import Claim, Note, same_evidence
+from lcdoc.agents.prompts.fence import Fence
+from lcdoc.agents.quotes import Citation
+from lcdoc.agents.reader import Passage
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A checked quote with what was concluded from it; or, without a citation, a mere remark."""
+
+    claim: str
+    confidence: float
+    citation: Citation | None = None
+
+
+def evidence_of(notes: Sequence[Note]) -> list[Evidence]:
+    """The quotes of all notes, each once, in the notes' order; and what notes conclude beyond their single quotes."""
+    found: list[Evidence] = []
+    for note in notes:
+        if not note.found:
+            continue
+        beyond = note.claim
+        for quote in note.quotes:
+            concluded = quote.claim or note.claim
+            beyond = beyond.replace(concluded, "") if concluded else beyond
+            if not any(one.citation and same_evidence(quote.citation, one.citation) for one in found):
+                found.append(Evidence(concluded, quote.confidence, quote.citation))
+        if beyond.strip():
+            found.append(Evidence(beyond.strip(), note.confidence))
+    return found
+
+
+class Blocks:
+    """Makes the blocks of one reader. Remembers the names of the documents whose passages it showed."""
+
+    def __init__(self, fence: Fence) -> None:
+        self._fence = fence
+        self._names: dict[str, str] = {}
+
+    def passage(self, passage: Passage) -> str:
+        """A passage under the name of its document and the titles of its sections."""
+        document = passage.document
+        self._names[document.id] = document.name
+        header = {"document": document.name, "section": " > ".join(passage.heading_path)}
+        return self._fence.wrap(passage.text, header)
+
+    def carried(self, note: Note | None) -> str:
+        """The notes so far; empty where there are none."""
+        if note is None or not note.found:
+            return ""
+        return self._fence.wrap(
+            "\n".join([note.claim, *(f'quote: "{quote.citation.quote}"' for quote in note.quotes)]),
+            {"notes so far": "what earlier parts of the documents say"},
+        )
+
+    def evidence(self, evidence: Iterable[Evidence]) -> str:
+        """Numbered quotes, each with its place and what was concluded from it; remarks have no number."""
+        blocks: list[str] = []
+        number = 0
+        for one in evidence:
+            if one.citation is None:
+                blocks.append(self._fence.wrap(one.claim, {"remark": "has no quote of its own"}))
+                continue
+            number += 1
+            header = {"evidence": str(number), **self._place(one.citation), "concluded": one.claim}
+            blocks.append(self._fence.wrap(f'quote: "{one.citation.quote}"', header))
+        return "\n\n".join(blocks)
+
+    def claims(self, claims: Sequence[Claim]) -> str:
+        """Numbered claims, each with its quotes."""
+        return "\n\n".join(self.claim(number, claim) for number, claim in enumerate(claims, 1))
+
+    def claim(self, number: int, claim: Claim) -> str:
+        quotes = [f'quote: "{citation.quote}"' for citation in claim.citations] or ["no quote"]
+        return self._fence.wrap("\n".join([claim.text, *quotes]), {"claim": str(number)})
+
+    def numbered(self, kind: str, texts: Iterable[str]) -> str:
+        """Texts of one kind (`option`, `point`), each under its number."""
+        return "\n\n".join(self._fence.wrap(text, {kind: str(number)}) for number, text in enumerate(texts, 1))
+
+    def read_before(self, texts: Sequence[str]) -> str:
+        """What was read on the way here; empty where nothing was."""
+        header = {"already read": "not an option"}
+        return "\n\n".join(self._fence.wrap(text, header) for text in texts)
+
+    def _place(self, citation: Citation) -> Mapping[str, str]:
+        place = {"document": self._names.get(citation.document_id, "")}
+        if citation.labels:
+            place["page"] = "-".join(dict.fromkeys((citation.labels[0], citation.labels[-1])))
+        if citation.headings:
+            place["section"] = " > ".join(citation.headings)
+        return place

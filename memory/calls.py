@@ -1,0 +1,254 @@
+"""Answers of models, kept by the fingerprint of what was asked, and who is asking just now.
+
+Only answers are kept, and what they cost; never what was asked, which is long, and the reader's own affair.
+
+A call under way has a lease, so that other processes wait for its answer instead of paying for another. A lease ends
+with its call, with its process, or, where the process stopped without a trace, some time after its last sign of life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from lcdoc.memory.database import Database
+from lcdoc.memory.document_rows import pack, unpack
+from lcdoc.memory.journal import BEAT_S, Journal, Owner
+
+LEASE_S = 4 * BEAT_S
+"""How long a lease holds after its process last gave a sign of life."""
+_DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A model's answer as it is kept. Field names as in `agents.models.model.Completion`."""
+
+    text: str
+    model: str
+    """The model asked, as its server knows it."""
+    base_url: str = ""
+    """Empty for models inside lcdoc."""
+    prompt: str = ""
+    tokens_in: int = 0
+    tokens_cached: int = 0
+    tokens_out: int = 0
+    estimated: bool = False
+    finish: str = "stop"
+    served_by: str = ""
+    """The model's name as the server gave it with the answer."""
+    reasoning: str = ""
+    logprobs: tuple[tuple[str, float], ...] | None = None
+    created_at: float = 0.0
+    """Unix time; given by the store."""
+
+
+class Calls:
+    """The answers in a library, and the leases on calls under way."""
+
+    def __init__(self, database: Database, journal: Journal) -> None:
+        self._database = database
+        self._journal = journal
+        self._held: set[str] = set()
+        self.flights: dict[object, asyncio.Future[Any]] = {}
+        """Calls under way in this process; kept by `agents.models.call_store`."""
+
+    def get(self, key: str) -> Call | None:
+        """The answer kept under this key. One point read, tens of microseconds: fit for an event loop's own thread.
+
+        Notes the use, to within a day. Raises LibraryCorruptError when the answer cannot be read.
+        """
+        with self._database.read() as connection:
+            row = connection.execute(_SELECT, (key,)).fetchone()
+            if row is None:
+                return None
+            call = _call_from(row[1:])
+        now = time.time()
+        if now - row[0] > _DAY_S:
+            self._journal.post(lambda c: c.execute("UPDATE calls SET used_at = ? WHERE key = ?", (now, key)))
+        return call
+
+    async def put(self, key: str, call: Call) -> None:
+        """Keep an answer, in the place of an earlier one, and end the lease. It is kept when this returns."""
+        now = time.time()
+        row = (
+            key,
+            call.model,
+            call.base_url,
+            call.prompt,
+            now,
+            now,
+            call.tokens_in,
+            call.tokens_cached,
+            call.tokens_out,
+            call.estimated,
+            call.finish,
+            call.served_by,
+            _packed_answer(call),
+        )
+
+        def insert(connection: sqlite3.Connection) -> None:
+            connection.execute(f"INSERT OR REPLACE INTO calls VALUES ({', '.join('?' * len(row))})", row)
+            self._end_lease(connection, key)
+
+        await self._journal.write(insert)
+        self._let_go(key)
+
+    async def claim(self, key: str, *, other_than: float | None = None) -> Call | bool:
+        """Take the lease on a call. True: it is ours, the call may be made; `put` or `release` it. False: another's.
+
+        An answer that has come in the meantime is returned instead, unless it is the one `created_at` `other_than`.
+        """
+
+        def take(connection: sqlite3.Connection) -> Call | bool:
+            call = _readable(connection.execute(_SELECT, (key,)).fetchone())
+            if call is not None and call.created_at != other_than:
+                return call
+            if self._holder(connection, key) is not None:
+                return False
+            connection.execute(
+                "INSERT OR REPLACE INTO leases (key, owner, expires_at) VALUES (?, ?, ?)",
+                (key, str(self._journal.owner), time.time() + LEASE_S),
+            )
+            return True
+
+        if not self._held:
+            self._journal.repeat(self._renew)
+        self._held.add(key)  # first: it may be taken although whoever waits for that is cancelled
+        claim = await self._journal.write(take)
+        if claim is not True:
+            self._let_go(key)
+        return claim
+
+    def is_claimed(self, key: str) -> bool:
+        """Whether another process, or another opening of this library, holds the lease."""
+        with self._database.read() as connection:
+            return self._holder(connection, key) is not None
+
+    def release(self, key: str) -> None:
+        """End our lease without an answer. Nothing happens when we do not have it, or not any more."""
+        if key in self._held:
+            self._let_go(key)
+            self._journal.post(lambda connection: self._end_lease(connection, key))
+
+    def prune(self, unused_days: float) -> int:
+        """Forget answers that were not used for so many days; returns how many. See also `Library.prune`."""
+        return self._delete("used_at < ?", time.time() - unused_days * _DAY_S)
+
+    def prune_bytes(self, excess: int) -> int:
+        """Forget the answers used longest ago, until they made up `excess` bytes; returns how many."""
+        last = 0.0
+        with self._database.read() as connection:
+            for used_at, size in connection.execute("SELECT used_at, length(answer) FROM calls ORDER BY used_at"):
+                last = used_at
+                excess -= size
+                if excess <= 0:
+                    break
+        return self._delete("used_at <= ?", last)
+
+    def problems(self) -> list[str]:
+        """What is wrong with the kept answers, a line each."""
+        problems: list[str] = []
+        with self._database.read() as connection:
+            for key, answer in connection.execute("SELECT key, answer FROM calls ORDER BY key"):
+                try:
+                    _unpacked_answer(answer)
+                except sqlite3.DatabaseError as error:
+                    problems.append(
+                        f"{self._database.path}: the stored call {key[:12]} is damaged ({error}); it will be made again"
+                    )
+        return problems
+
+    def _delete(self, which: str, value: float) -> int:
+        self._journal.flush()
+        with self._database.write() as connection:
+            connection.execute("DELETE FROM leases WHERE expires_at < ?", (time.time(),))
+            return connection.execute(f"DELETE FROM calls WHERE {which}", (value,)).rowcount
+
+    def _holder(self, connection: sqlite3.Connection, key: str) -> Owner | None:
+        row = connection.execute("SELECT owner, expires_at FROM leases WHERE key = ?", (key,)).fetchone()
+        if row is None or row[1] < time.time() or row[0] == str(self._journal.owner):
+            return None
+        try:
+            owner = Owner.from_text(row[0])
+        except ValueError:
+            return None
+        return owner
+
+    def _let_go(self, key: str) -> None:
+        self._held.discard(key)
+        if not self._held:
+            self._journal.repeat(None)
+
+    def _end_lease(self, connection: sqlite3.Connection, key: str) -> None:
+        connection.execute("DELETE FROM leases WHERE key = ? AND owner = ?", (key, str(self._journal.owner)))
+
+    def _renew(self, connection: sqlite3.Connection) -> None:
+        until, owner = time.time() + LEASE_S, str(self._journal.owner)
+        connection.executemany(
+            "UPDATE leases SET expires_at = ? WHERE key = ? AND owner = ?",
+            [(until, key, owner) for key in tuple(self._held)],
+        )
+
+
+_SELECT = (
+    "SELECT used_at, model, base_url, prompt, tokens_in, tokens_cached, tokens_out, estimated, finish, served_by,"
+    " created_at, answer FROM calls WHERE key = ?"
+)
+
+
+def _readable(row: tuple[Any, ...] | None) -> Call | None:
+    """The answer in a row, unless it is damaged: then it is as good as none, and the next one takes its place."""
+    try:
+        return None if row is None else _call_from(row[1:])
+    except sqlite3.DatabaseError:
+        return None
+
+
+def _call_from(row: tuple[Any, ...]) -> Call:
+    model, base_url, prompt, tokens_in, tokens_cached, tokens_out, estimated, finish, served_by, created_at, answer = (
+        row
+    )
+    text, reasoning, logprobs = _unpacked_answer(answer)
+    return Call(
+        text=text,
+        model=model,
+        base_url=base_url,
+        prompt=prompt,
+        tokens_in=tokens_in,
+        tokens_cached=tokens_cached,
+        tokens_out=tokens_out,
+        estimated=bool(estimated),
+        finish=finish,
+        served_by=served_by,
+        reasoning=reasoning,
+        logprobs=logprobs,
+        created_at=created_at,
+    )
+
+
+def _packed_answer(call: Call) -> bytes:
+    answer = (call.text, call.reasoning, call.logprobs)
+    try:
+        return pack(json.dumps(answer, ensure_ascii=False))
+    except UnicodeEncodeError:
+        # Half a surrogate pair, as some servers send; escapes can hold it.
+        return pack(json.dumps(answer))
+
+
+def _unpacked_answer(blob: bytes) -> tuple[str, str, tuple[tuple[str, float], ...] | None]:
+    """Raises sqlite3.DatabaseError on damaged bytes."""
+    try:
+        text, reasoning, logprobs = json.loads(unpack(blob))
+        if not isinstance(text, str) or not isinstance(reasoning, str):
+            raise ValueError("no texts")
+        kept = None if logprobs is None else tuple((str(token), float(logprob)) for token, logprob in logprobs)
+    except (ValueError, TypeError) as error:
+        damaged = sqlite3.DatabaseError(f"a stored answer cannot be read: {error}")
+        damaged.sqlite_errorname = "SQLITE_CORRUPT"
+        raise damaged from error
+    return text, reasoning, kept

@@ -1,0 +1,323 @@
+"""Many small writes in few transactions, by one thread of the process.
+
+Whoever waits for a write is woken after its commit, so what it was told is kept. While one transaction commits, the
+next writes gather; sixty-four calls that end together cost one commit, not sixty-four.
+
+The thread's connection syncs at checkpoints only (`synchronous = NORMAL`): what is committed is with the operating
+system and outlives the process, however it ends. A power failure may lose the last commits, never the file's soundness.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import json
+import logging
+import os
+import secrets
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import astuple, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lcdoc.memory.database import Database
+from lcdoc.memory.errors import LibraryError
+
+_logger = logging.getLogger(__name__)
+
+BEAT_S = 15.0
+"""How often the operation given to `Journal.repeat` is done."""
+_LINGER_S = 0.2
+"""How long a write that nobody waits for may wait for company."""
+
+Written = TypeVar("Written")
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who wrote something: this process, told apart from every other that has had its number."""
+
+    host: str
+    boot: str
+    """What the kernel calls this run of it; empty where it does not say."""
+    namespace: str
+    """Where `pid` counts: two containers of one machine may each have a process 7."""
+    pid: int
+    started: str
+    token: str
+    """Tells journals of one process apart."""
+
+    @classmethod
+    def here(cls) -> Owner:
+        """This process, with a token of its own."""
+        host, boot, namespace = _place()
+        pid = os.getpid()
+        return cls(host, boot, namespace, pid, _started(pid), secrets.token_hex(8))
+
+    @classmethod
+    def from_text(cls, text: str) -> Owner:
+        """The inverse of `str`. Raises ValueError."""
+        try:
+            owner = cls(*json.loads(text))
+        except TypeError as error:
+            raise ValueError(f"{text!r} names no process") from error
+        if not isinstance(owner.pid, int) or owner.pid <= 0:
+            raise ValueError(f"{text!r} names no process")
+        return owner
+
+    def __str__(self) -> str:
+        return json.dumps(astuple(self))
+
+    def is_gone(self) -> bool:
+        """True when the process has surely ended; False also where that cannot be told from here."""
+        host, boot, namespace = _place()
+        if self.host != host:
+            return False
+        if self.boot != boot:
+            return True
+        return self.namespace == namespace and not _runs(self.pid, self.started)
+
+
+@cache
+def _place() -> tuple[str, str, str]:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return socket.gethostname(), "", ""
+    return socket.gethostname(), boot, namespace
+
+
+_ENDED = "ended"
+
+
+def _started(pid: int) -> str:
+    """When the process began, in the kernel's ticks; empty where that is not told, `_ENDED` for one that is no more."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    state, *fields = stat.rpartition(")")[2].split()  # the name before it may hold anything
+    return _ENDED if state in "ZX" else fields[18]
+
+
+def _runs(pid: int, started: str) -> bool:
+    if os.name != "posix":
+        return True  # signal 0 is not a question there
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it runs, as another user
+    now = _started(pid)
+    return now != _ENDED and (not now or not started or now == started)
+
+
+Operation = Callable[[sqlite3.Connection], Written]
+"""A part of a write transaction. It may be done more than once, if what it did before was undone."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    operation: Operation[Any]
+    future: asyncio.Future[Any] | None = None
+    """Of whoever waits; belongs to that event loop."""
+    result: Any = None
+    error: Exception | None = None
+    settled: threading.Event | None = None
+
+
+@dataclass(slots=True)
+class _State:
+    """What has to be made anew in a forked child."""
+
+    pid: int = field(default_factory=os.getpid)
+    owner: Owner = field(default_factory=Owner.here)
+    wake: threading.Condition = field(default_factory=threading.Condition)
+    thread: threading.Thread | None = None
+    queue: list[_Entry] = field(default_factory=list)
+    latest: dict[Hashable, Operation[Any]] = field(default_factory=dict)
+    latest_due: float = 0.0
+    repeated: Operation[Any] | None = None
+    repeated_due: float = 0.0
+    closing: bool = False
+
+
+class Journal:
+    """Writes into a library's file on behalf of coroutines. Operations are done in the order they were given."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._state = _State()
+
+    @property
+    def owner(self) -> Owner:
+        """Who writes here."""
+        return self._here().owner
+
+    async def write(self, operation: Operation[Written]) -> Written:
+        """Do it, and return its result once it is committed.
+
+        Cancelling whoever waits does not take the operation back. Raises what the operation raises, and LibraryError:
+        LibraryBusyError where the write lock was not had in time.
+        """
+        future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        self._submit(_Entry(operation, future))
+        return await future
+
+    def post(self, operation: Operation[Any]) -> None:
+        """Do it soon, without waiting. A failure is logged."""
+        self._submit(_Entry(operation))
+
+    def post_latest(self, key: Hashable, operation: Operation[Any]) -> None:
+        """Do it together with the next write, or a little later; instead of any other of this key not yet done."""
+        state = self._here()
+        with state.wake:
+            if not state.latest:
+                state.latest_due = time.monotonic() + _LINGER_S
+            state.latest[key] = operation
+            self._ensure_thread(state)
+            if len(state.latest) == 1:
+                state.wake.notify()
+
+    def repeat(self, operation: Operation[Any] | None) -> None:
+        """Do it every `BEAT_S`, until another is given; None: no more."""
+        state = self._here()
+        with state.wake:
+            state.repeated = operation
+            state.repeated_due = time.monotonic() + BEAT_S
+            if operation is not None:
+                self._ensure_thread(state)
+                state.wake.notify()
+
+    def flush(self) -> None:
+        """Wait until everything given so far is committed. Blocks the thread; not to be used inside a transaction."""
+        state = self._here()
+        if state.thread is None:  # nothing was given
+            return
+        settled = threading.Event()
+        self._submit(_Entry(lambda _connection: None, settled=settled))
+        settled.wait()
+
+    def close(self) -> None:
+        """Commit what was given and end the thread. Using the journal afterwards begins another."""
+        state = self._here()
+        with state.wake:
+            thread = state.thread
+            state.repeated = None
+            state.closing = thread is not None
+            state.wake.notify()
+        if thread is not None:
+            thread.join()
+        atexit.unregister(self.close)
+
+    def _here(self) -> _State:
+        if self._state.pid != os.getpid():
+            # What was gathered before a fork is the parent's to write, and the thread stayed there.
+            self._state = _State()
+        return self._state
+
+    def _submit(self, entry: _Entry) -> None:
+        state = self._here()
+        with state.wake:
+            state.queue.append(entry)
+            self._ensure_thread(state)
+            state.wake.notify()
+
+    def _ensure_thread(self, state: _State) -> None:
+        if state.thread is None:
+            state.thread = threading.Thread(target=self._run, args=(state,), name="lcdoc-journal", daemon=True)
+            state.thread.start()
+            # A daemon, so that a library left open does not keep the program from ending; but not before its end.
+            atexit.register(self.close)
+
+    def _run(self, state: _State) -> None:
+        self._relax()
+        while True:
+            with state.wake:
+                while (wait_s := _idle_s(state)) is None or wait_s > 0:
+                    state.wake.wait(wait_s)
+                batch = _taken(state)
+                if not batch and state.closing:
+                    state.thread, state.closing = None, False
+                    return
+            self._commit(batch)
+            _settle(batch)
+
+    def _relax(self) -> None:
+        try:
+            with self._database.read() as connection:
+                pass
+            # Of this thread's connection, and possible outside a transaction only.
+            connection.execute("PRAGMA synchronous = NORMAL")
+        except (LibraryError, sqlite3.Error) as error:
+            _logger.warning("%s; commits will be slower", error)
+
+    def _commit(self, batch: list[_Entry]) -> None:
+        try:
+            with self._database.write() as connection:
+                for entry in batch:
+                    entry.result = entry.operation(connection)
+        except LibraryError as error:
+            for entry in batch:
+                entry.error = error
+        except Exception as error:  # noqa: BLE001 - it is raised where the operation is waited for
+            if len(batch) == 1:
+                batch[0].error = error
+                return
+            # One operation was wrong, and all were undone: each by itself, so that it fails alone.
+            for entry in batch:
+                self._commit([entry])
+
+
+def _idle_s(state: _State) -> float | None:
+    """How long there is nothing to do; None: until somebody gives something."""
+    if state.queue or state.closing:
+        return 0.0
+    dues = [due for due, wanted in ((state.latest_due, state.latest), (state.repeated_due, state.repeated)) if wanted]
+    return max(0.0, min(dues) - time.monotonic()) if dues else None
+
+
+def _taken(state: _State) -> list[_Entry]:
+    """Everything to be done now. What may wait comes along when something is done anyway."""
+    batch = state.queue
+    state.queue = []
+    batch += [_Entry(operation) for operation in state.latest.values()]
+    state.latest.clear()
+    if state.repeated is not None and time.monotonic() >= state.repeated_due:
+        batch.append(_Entry(state.repeated))
+        state.repeated_due = time.monotonic() + BEAT_S
+    return batch
+
+
+def _settle(batch: Iterable[_Entry]) -> None:
+    loops: dict[asyncio.AbstractEventLoop, list[_Entry]] = {}
+    for entry in batch:
+        if entry.future is not None:
+            loops.setdefault(entry.future.get_loop(), []).append(entry)
+        elif entry.error is not None:
+            _logger.warning("a record was not kept: %s", entry.error)
+        if entry.settled is not None:
+            entry.settled.set()
+    for loop, entries in loops.items():
+        try:
+            loop.call_soon_threadsafe(_wake, entries)
+        except RuntimeError:
+            # The loop was closed: whoever waited is gone, and what was written stays.
+            continue
+
+
+def _wake(entries: Iterable[_Entry]) -> None:
+    for entry in entries:
+        if entry.future is None or entry.future.done():
+            continue
+        if entry.error is None:
+            entry.future.set_result(entry.result)
+        else:
+            entry.future.set_exception(entry.error)

@@ -1,0 +1,293 @@
+"""Runs: what was asked, by which workflow, what came of it and what it cost.
+
+Starting, recording and finishing are never waited for: a question is not held up, and does not fail, because its record
+cannot be written; that is a warning in the log. Whoever reads here sees what was recorded in this process before.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import sqlite3
+import time
+from builtins import list as List  # noqa: N812 - a method is called list
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import reduce
+from operator import add
+from typing import Any, Literal
+
+from lcdoc.memory.database import Database
+from lcdoc.memory.document_rows import pack, unpack
+from lcdoc.memory.errors import LibraryError
+from lcdoc.memory.journal import Journal, Owner
+from lcdoc.memory.usage import ModelUsage
+
+_logger = logging.getLogger(__name__)
+
+Outcome = Literal["answered", "not_found", "partial", "failed", "interrupted"]
+Status = Literal["running", "died", "answered", "not_found", "partial", "failed", "interrupted"]
+"""`died`: it was running, and its process is gone."""
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+"""Base 32 in the order of ASCII, without letters that look like digits."""
+_EPOCH_S = 1_577_836_800  # 2020-01-01; forty bits of milliseconds last until 2054
+
+
+class UnknownRunError(LibraryError):
+    """The library holds no run of that id or prefix, or more than one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One question put to a workflow."""
+
+    id: str
+    question: str
+    workflow: str
+    model: str
+    documents: tuple[tuple[str, str], ...]
+    """Ids and names."""
+    budget: Mapping[str, Any]
+    status: Status
+    started_at: datetime
+    finished_at: datetime | None
+    answer: Mapping[str, Any] | None
+    error: str
+    usage: Mapping[str, ModelUsage]
+    """By model."""
+
+    @property
+    def total(self) -> ModelUsage:
+        """The usage of all models together."""
+        return _sum(self.usage.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The run as plain JSON values; times in ISO 8601."""
+        return {
+            "id": self.id,
+            "question": self.question,
+            "workflow": self.workflow,
+            "model": self.model,
+            "documents": [{"id": document_id, "name": name} for document_id, name in self.documents],
+            "budget": dict(self.budget),
+            "status": self.status,
+            "started_at": self.started_at.isoformat(timespec="seconds"),
+            "finished_at": None if self.finished_at is None else self.finished_at.isoformat(timespec="seconds"),
+            "answer": None if self.answer is None else dict(self.answer),
+            "error": self.error,
+            "usage": {model: asdict(usage) for model, usage in self.usage.items()},
+            "total": asdict(self.total),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CostLine:
+    """What a model, a day or a run has cost."""
+
+    name: str
+    """The model, the day (`2031-05-04`, UTC, as servers bill) on which runs began, or the run's id."""
+    runs: int
+    usage: ModelUsage
+    """`usage.cost_usd` is None when a part of it is not known."""
+    known_usd: float
+    """The part of the cost that is known: all of it where `cost_usd` is not None."""
+
+    @property
+    def cost_usd(self) -> float | None:
+        return self.usage.cost_usd
+
+
+class Runs:
+    """The runs in a library, those under way included."""
+
+    def __init__(self, database: Database, journal: Journal) -> None:
+        self._database = database
+        self._journal = journal
+        self._last_ms = 0
+
+    def start(
+        self,
+        question: str,
+        workflow: str,
+        model: str,
+        documents: Sequence[tuple[str, str]],
+        budget: Mapping[str, Any],
+    ) -> str:
+        """Record that a run begins; `documents` are ids and names. Returns its id: ids sort by time."""
+        run_id = self._new_id()
+        row = (
+            run_id,
+            _utf8(question),
+            workflow,
+            model,
+            json.dumps(list(documents)),
+            json.dumps(dict(budget)),
+            str(self._journal.owner),
+            "running",
+            time.time(),
+            None,
+            "",
+            None,
+        )
+        self._journal.post(lambda c: c.execute(f"INSERT INTO runs VALUES ({', '.join('?' * len(row))})", row))
+        return run_id
+
+    def record(self, run_id: str, model: str, totals: ModelUsage) -> None:
+        """Record what a run's calls to one model have cost so far, all together. Cheap enough for every call."""
+        row = (
+            run_id,
+            model,
+            totals.calls,
+            totals.failed_calls,
+            totals.stored_calls,
+            totals.tokens_in,
+            totals.tokens_cached,
+            totals.tokens_out,
+            totals.cost_usd,
+            totals.seconds,
+            totals.estimated,
+        )
+        self._journal.post_latest(
+            ("run", run_id, model),
+            lambda c: c.execute(f"INSERT OR REPLACE INTO run_usage VALUES ({', '.join('?' * len(row))})", row),
+        )
+
+    def finish(self, run_id: str, status: Outcome, answer: Mapping[str, Any] | None = None, error: str = "") -> None:
+        """Record how a run ended. `answer` is plain JSON values: TypeError or ValueError where it is not."""
+        packed = None if answer is None else pack(json.dumps(dict(answer), allow_nan=False))
+        row = (status, time.time(), packed, _utf8(error), run_id)
+
+        def update(connection: sqlite3.Connection) -> None:
+            changed = connection.execute(
+                "UPDATE runs SET status = ?, finished_at = ?, answer = ?, error = ? WHERE id = ?", row
+            ).rowcount
+            if not changed:
+                _logger.warning("library %s: run %s, which ended, is not there", self._database.path, run_id)
+
+        self._journal.post(update)
+
+    def list(self, limit: int = 20) -> List[Run]:
+        """The latest runs, the latest first."""
+        return self._select("ORDER BY started_at DESC, id DESC LIMIT ?", (limit,))
+
+    def find(self, prefix: str) -> Run:
+        """The one run whose id begins so. Raises UnknownRunError when there is none, or more than one."""
+        prefix = prefix.lower()
+        found = self._select("WHERE substr(id, 1, ?) = ? ORDER BY id LIMIT 2", (max(len(prefix), 1), prefix))
+        if len(found) != 1:
+            problem = f"more than one run begins with {prefix!r}" if found else f"no run {prefix!r}"
+            raise UnknownRunError(self._database.path, problem, "`lcdoc runs` shows what is there")
+        return found[0]
+
+    def cost(self, since: datetime | None = None, by: Literal["model", "day", "run"] = "model") -> List[CostLine]:
+        """What the runs begun since then have cost: by model, the most tokens first, else in the order of time."""
+        self._journal.flush()
+        after = 0.0 if since is None else since.timestamp()
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT id, started_at, {_USAGE} FROM runs JOIN run_usage ON run = id WHERE started_at >= ?"
+                " ORDER BY started_at, id",
+                (after,),
+            ).fetchall()
+        groups: dict[str, List[tuple[str, ModelUsage]]] = {}
+        for run_id, started_at, model, *figures in rows:
+            day = datetime.fromtimestamp(started_at, UTC).date().isoformat()
+            name = {"model": model, "day": day, "run": run_id}[by]
+            groups.setdefault(name, []).append((run_id, _usage(figures)))
+        lines = [
+            CostLine(
+                name=name,
+                runs=len({run_id for run_id, _ in parts}),
+                usage=_sum(usage for _, usage in parts),
+                known_usd=sum(usage.cost_usd or 0.0 for _, usage in parts),
+            )
+            for name, parts in groups.items()
+        ]
+        return sorted(lines, key=lambda line: (-line.usage.tokens, line.name)) if by == "model" else lines
+
+    def problems(self) -> List[str]:
+        """What is wrong with the recorded runs, a line each."""
+        problems: List[str] = []
+        with self._database.read() as connection:
+            for run_id, owner, *parts in connection.execute(f"SELECT id, owner, {_JSON} FROM runs ORDER BY id"):
+                try:
+                    _contents(*parts)
+                    Owner.from_text(owner)
+                except (sqlite3.DatabaseError, ValueError, TypeError) as damage:
+                    problems.append(f"{self._database.path}: run {run_id} is damaged ({damage})")
+        return problems
+
+    def _select(self, which: str, values: tuple[Any, ...]) -> List[Run]:
+        self._journal.flush()
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT id, question, workflow, model, status, owner, started_at, finished_at, error,"
+                f" {_JSON} FROM runs {which}",
+                values,
+            ).fetchall()
+            return [_run_from(connection, row) for row in rows]
+
+    def _new_id(self) -> str:
+        """Eight characters of time and four by chance. Those made here differ in time."""
+        self._last_ms = max(self._last_ms + 1, int((time.time() - _EPOCH_S) * 1000))
+        number = (self._last_ms << 20) | secrets.randbits(20)
+        return "".join(_ALPHABET[number >> shift & 31] for shift in range(55, -1, -5))
+
+
+_JSON = "documents, budget, answer"
+_USAGE = (
+    "run_usage.model, calls, failed_calls, stored_calls, tokens_in, tokens_cached, tokens_out, cost_usd, seconds,"
+    " estimated"
+)
+
+
+def _run_from(connection: sqlite3.Connection, row: tuple[Any, ...]) -> Run:
+    run_id, question, workflow, model, status, owner, started_at, finished_at, error, *parts = row
+    try:
+        documents, budget, answer = _contents(*parts)
+        gone = status == "running" and Owner.from_text(owner).is_gone()
+    except (ValueError, TypeError) as problem:
+        damaged = sqlite3.DatabaseError(f"run {run_id} cannot be read: {problem}")
+        damaged.sqlite_errorname = "SQLITE_CORRUPT"
+        raise damaged from problem
+    usage = connection.execute(f"SELECT {_USAGE} FROM run_usage WHERE run = ? ORDER BY model", (run_id,)).fetchall()
+    return Run(
+        id=run_id,
+        question=question,
+        workflow=workflow,
+        model=model,
+        documents=documents,
+        budget=budget,
+        status="died" if gone else status,
+        started_at=datetime.fromtimestamp(started_at, UTC),
+        finished_at=None if finished_at is None else datetime.fromtimestamp(finished_at, UTC),
+        answer=answer,
+        error=error,
+        usage={name: _usage(figures) for name, *figures in usage},
+    )
+
+
+def _contents(
+    documents: str, budget: str, answer: bytes | None
+) -> tuple[tuple[tuple[str, str], ...], dict[str, Any], dict[str, Any] | None]:
+    return (
+        tuple((document_id, name) for document_id, name in json.loads(documents)),
+        dict(json.loads(budget)),
+        None if answer is None else dict(json.loads(unpack(answer))),
+    )
+
+
+def _usage(figures: Sequence[Any]) -> ModelUsage:
+    return ModelUsage(*(*figures[:-1], bool(figures[-1])))
+
+
+def _sum(usages: Iterable[ModelUsage]) -> ModelUsage:
+    return reduce(add, usages, ModelUsage())
+
+
+def _utf8(text: str) -> str:
+    """`text` as it can be stored: what a terminal gave that is no text is shown as question marks."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,137 @@
+"""Who reads: for each run a reader, offline or through a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Protocol
+
+from lcdoc.agents.models.budget import Budget, Ledger
+from lcdoc.agents.models.call_store import StoreMode
+from lcdoc.agents.models.config import Config, load_config
+from lcdoc.agents.models.discovery import resolve_online
+from lcdoc.agents.models.model import Profile
+from lcdoc.agents.models.names import is_offline, resolve, wanted
+from lcdoc.agents.models.rehearsal import RehearsalModel
+from lcdoc.agents.models.stack import ModelStack
+from lcdoc.agents.offline_reader import OfflineReader
+from lcdoc.agents.prompted_reader import PromptedReader
+from lcdoc.documents import Document
+from lcdoc.memory import Library
+from lcdoc.memory.usage import ModelUsage
+from lcdoc.retrieval.embedders import Embedder
+from lcdoc.workflows.rehearsal import Pace, Stage
+from lcdoc.workflows.run import OFFLINE, Run
+
+
+class Readers(Protocol):
+    """Gives each run its reader."""
+
+    def start(self, question: str, workflow: str, documents: Sequence[Document], budget: Budget) -> Run:
+        """A run that has begun; its clock is ticking."""
+        ...
+
+
+class OfflineReaders:
+    """Runs without a language model. They cost nothing and leave no record."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._reader = OfflineReader(embedder)
+
+    def start(self, question: str, workflow: str, documents: Sequence[Document], budget: Budget) -> Run:
+        return Run(self._reader, Ledger(budget))
+
+
+class ModelReaders:
+    """Runs through a model. Their usage is recorded call by call, so that a killed process leaves true figures."""
+
+    def __init__(
+        self, stack: ModelStack, *, store: StoreMode, profile: Profile | None, warnings: tuple[str, ...] = ()
+    ) -> None:
+        self._stack = stack
+        self._store = store
+        self._profile = profile
+        self._warnings = warnings
+
+    def start(self, question: str, workflow: str, documents: Sequence[Document], budget: Budget) -> Run:
+        library, name = self._stack.library, self._stack.spec.name
+        named = [(document.id, document.name) for document in documents]
+        run_id = library.runs.start(question, workflow, name, named, asdict(budget))
+
+        def record(model: str, totals: ModelUsage) -> None:
+            library.runs.record(run_id, model, totals)
+
+        ledger = Ledger(budget, on_usage=record)
+        reader = PromptedReader(
+            self._stack.for_run(ledger, store=self._store), secret=library.secret(), profile=self._profile
+        )
+        return Run(reader, ledger, model=name, run_id=run_id, record=library.runs, warnings=self._warnings)
+
+
+class ReadingDesk:
+    """The model that a workspace answers with, if any: chosen by name at once, connected at the first question.
+
+    Raises ModelNameError, ModelConfigError for a name, a key or a configuration that does not fit.
+    """
+
+    def __init__(self, library: Library, model: str | None = None, config: Config | None = None) -> None:
+        self._library = library
+        self._config = config or load_config()
+        name = wanted(model, self._config)
+        self._chosen = None if is_offline(name) else resolve(name, self._config)
+        self._stack: ModelStack | None = None
+
+    @property
+    def model(self) -> str:
+        """The name of the model, or `offline`."""
+        return OFFLINE if self._chosen is None else self._chosen.spec.name
+
+    def budget(self, asked: Budget | None) -> Budget:
+        """The caps asked for; where none is, those of the configuration."""
+        asked, config = asked or Budget(), self._config
+        return Budget(
+            usd=config.max_usd if asked.usd is None else asked.usd,
+            tokens=config.max_tokens if asked.tokens is None else asked.tokens,
+            calls=config.max_calls if asked.calls is None else asked.calls,
+            seconds=config.max_seconds if asked.seconds is None else asked.seconds,
+        )
+
+    async def readers(self, embedder: Embedder, *, store: StoreMode, profile: Profile | None) -> Readers:
+        """What gives runs their readers. At its first use a model's server may be asked for the model's window."""
+        if self._chosen is None:
+            return OfflineReaders(embedder)
+        return ModelReaders(await self._connected(), store=store, profile=profile, warnings=self._chosen.notes)
+
+    async def stage(self, *, profile: Profile | None) -> Stage | None:
+        """Where a run through the model can be rehearsed; None when no model is asked."""
+        if self._chosen is None:
+            return None
+        stack = await self._connected()
+        model = RehearsalModel(stack.for_run(Ledger(), store="off"))
+        reader = PromptedReader(model, secret=self._library.secret(), profile=profile)
+        return Stage(reader, model, _pace(self._library, self.model))
+
+    async def _connected(self) -> ModelStack:
+        if self._stack is None:
+            if self._chosen is None:
+                raise ValueError("no model was chosen")
+            self._chosen = await resolve_online(self._chosen, memos=self._library.memos)
+            self._stack = ModelStack(self._chosen, self._library)
+        return self._stack
+
+    async def aclose(self) -> None:
+        """Close the model's connections."""
+        if self._stack is not None:
+            await self._stack.aclose()
+
+
+def _pace(library: Library, model: str) -> Pace | None:
+    """What calls to this model took in its latest runs."""
+    used = [run.usage[model] for run in library.runs.list(20) if model in run.usage]
+    answered = sum(usage.calls - usage.failed_calls for usage in used)
+    if not answered:
+        return None
+    return Pace(
+        tokens_out=sum(usage.tokens_out for usage in used) / answered,
+        seconds=sum(usage.seconds for usage in used) / answered,
+    )

@@ -1,0 +1,78 @@
+"""A run: one question being answered, with the reader that answers it, what it may cost, and the record it leaves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lcdoc.agents.models.budget import Ledger
+from lcdoc.agents.reader import Reader
+from lcdoc.memory.runs import Outcome, Runs
+from lcdoc.workflows.answer import Answer, Usage
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+OFFLINE = "offline"
+
+
+class Run:
+    """One question being answered. Use as a context manager: what ends it is recorded, also when it is no answer."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        ledger: Ledger,
+        *,
+        model: str = OFFLINE,
+        run_id: str = "",
+        record: Runs | None = None,
+        warnings: Sequence[str] = (),
+    ) -> None:
+        self.id = run_id
+        self.model = model
+        self.reader = reader
+        self.ledger = ledger
+        self.warnings = warnings
+        """What the user should know of the model."""
+        self._record = record
+        self._started = time.monotonic()
+        self._answer: Answer | None = None
+
+    def usage(self) -> Usage:
+        """What it has cost so far."""
+        return Usage.of(self.ledger.total(), seconds=time.monotonic() - self._started)
+
+    def out_of_time(self) -> bool:
+        """Whether the budget's wall time is used up."""
+        remaining_s = self.ledger.remaining_s()
+        return remaining_s is not None and remaining_s <= 0
+
+    def ends_with(self, answer: Answer) -> Answer:
+        """`answer`, which is what the record will keep of the run."""
+        self._answer = answer
+        return answer
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if self._record is None:
+            return
+        answer = self._answer
+        if answer is not None:
+            self._record.finish(self.id, _status(answer), answer=answer.to_json())
+        elif isinstance(error, Exception):
+            self._record.finish(self.id, "failed", answer=None, error=str(error))
+        else:
+            self._record.finish(self.id, "interrupted", answer=None)
+
+
+def _status(answer: Answer) -> Outcome:
+    if answer.partial:
+        return "partial"
+    return "answered" if answer.found else "not_found"
