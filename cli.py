@@ -11,6 +11,7 @@ from lcdoc.commands.ask import ask
 from lcdoc.commands.doctor import doctor
 from lcdoc.commands.index import index
 from lcdoc.commands.library import library_app
+from lcdoc.commands.models import models
 from lcdoc.commands.runs import runs_app
 from lcdoc.commands.show import show
 
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (ask, index, show, doctor):
+for command in (ask, index, show, models, doctor):
     app.command()(command)
 app.add_typer(library_app, name="library")
 app.add_typer(runs_app, name="runs")

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from lcdoc.agents.notes import Claim
@@ -134,6 +134,13 @@ class Screen:
         """Text on standard output, as it is."""
         self.stop()
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+    def facts(self, facts: Mapping[str, Any]) -> None:
+        """Names and values, a line each; lists take several."""
+        width = max(map(len, facts))
+        for fact, value in facts.items():
+            for one in value if isinstance(value, list) else [value]:
+                self.plain(f"{fact:<{width}}  {shown(_fact_text(one))}")
 
     def answer(self, answer: Answer) -> None:
         """An answer with its evidence; warnings and the work done go to standard error."""
@@ -288,6 +295,12 @@ def money(usd: float | None) -> str:
     if usd is None:
         return "price unknown"
     return f"${usd:,.2f}" if usd >= 1 or usd == 0 else f"${usd:.4f}"
+
+
+def _fact_text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one}" for name, one in value.items() if one is not None)
+    return "not known" if value is None else str(value)
 
 
 def _plan_text(plan: Plan) -> str:

@@ -274,6 +274,9 @@ class PromptedReader:
             ]
 
         shorter = tuple(p for part in await all_of([condense(part) for part in parts]) for p in part if p.text)
+        if not shorter:
+            _log.warning("%s: shortening left nothing of a summary, so it stays long", self._asker.name)
+            return points
         # One more round only if this one got somewhere.
         if len(parts) > 1 and Summary(points=shorter).words < 0.8 * long:
             return await self._condensed(shorter, words)

@@ -53,9 +53,7 @@ def library_show(
         if as_json:
             screen.json(facts)
             return
-        for fact, value in facts.items():
-            for line in value if isinstance(value, list) else [value]:
-                screen.plain(f"{fact:<12} {line}")
+        screen.facts(facts)
 
 
 @library_app.command("remove")

@@ -177,7 +177,7 @@ class Calls:
             owner = Owner.from_text(row[0])
         except ValueError:
             return None
-        return owner
+        return None if owner.is_gone() else owner
 
     def _let_go(self, key: str) -> None:
         self._held.discard(key)

@@ -75,7 +75,7 @@ def _weights(*, english: bool) -> list[list[float]]:
         row[_LOWER] = letter if inside_word else max(begin, 1.05) if before == _DIGIT else begin
         row[_UPPER] = 0.55 if before == _UPPER else 1.75 if inside_word else 1.05
         row[_DIGIT] = 2.0 if before == _SPACE else 1.0
-        row[_SIGN] = 1.2 if before == _SPACE else 1.0
+        row[_SIGN] = (1.3 if english else 1.6) if before == _SPACE else 1.0
         row[_SPACE] = 0.15 if before == _SPACE else 0.5 if before == _BREAK else 0.0
         row[_BREAK] = 1.0
         # Characters of several bytes: their weight stands with the first byte, a correction with the second.

@@ -36,7 +36,7 @@ _QUOTED_WHOLE = re.compile(r"\s*+(?:```\w*+\s*+)?+(?=\")")
 _AFTER_WHOLE = re.compile(r"\s*+(?:```\s*+)?+")
 _KEY_WITHIN = re.compile(r"(?<![\w-])([\w-]++)[\"'”’]?\s*+:")
 _BEFORE_LIST = re.compile(r"(?:\A|[:\n>]|```\w*+)[ \t]*\Z")
-_AFTER_LIST = re.compile(r"[ \t.]*+(?:\n|```|\Z)")
+_AFTER_LIST = re.compile(r"[ \t.]*+(?:\n|```|<|\Z)")
 
 
 class AnswerError(ValueError):
@@ -74,11 +74,11 @@ def parse_answer(text: str, schema: type[Parsed], *, finish: Finish = "stop") ->
         raise AnswerError("the answer is empty")
     pieces: list[_Piece] = []
     for view in _views(text):
-        pieces = list(_pieces(view))
+        pieces = _pieces(view)
         if any(piece.is_object for piece in pieces):
             return _checked(_from_objects(view, pieces, schema, finish), schema)
     for view in _views(text):
-        lists = _lone_lists(view, list(_pieces(view)))
+        lists = _lone_lists(view, _pieces(view))
         if len(lists) == 1:
             return _checked(_from_list(lists[0], schema), schema)
     if not split_thinking(text)[1].strip():
@@ -120,7 +120,7 @@ def _views(text: str) -> Iterator[str]:
         yield re.sub(r'\\(["\\])', r"\1", text.replace("\\n", "\n"))
 
 
-def _pieces(text: str) -> Iterator[_Piece]:
+def _pieces(text: str) -> list[_Piece]:
     """JSON values in the text, outside of thinking, in their order; each begins after the one before it ends."""
     found: list[_Piece] = []
     tags = [tag.start() for tag in THINKING_TAG.finditer(text)]
@@ -148,7 +148,9 @@ def _pieces(text: str) -> Iterator[_Piece]:
         else:
             at = decoded.end
             found.append(_Piece(start.start(), at, decoded.value, decoded.closed))
-    yield from found
+    if characters <= 0:
+        raise AnswerError("there are too many brackets that open nothing")
+    return found
 
 
 def _broken_end(text: str, start: int, limit: int) -> int:
@@ -210,15 +212,14 @@ def _keys_within(broken: str, schema: type[BaseModel]) -> int:
 
 
 def _lone_lists(text: str, pieces: list[_Piece]) -> list[_Piece]:
-    """Complete lists with nothing before or after them on their lines: `[1]` in a sentence is a reference."""
-    return [
-        piece
-        for piece in pieces
-        if isinstance(piece.value, list)
-        and piece.closed
-        and _BEFORE_LIST.search(text[max(0, piece.start - 80) : piece.start])
-        and _AFTER_LIST.match(text, piece.end)
-    ]
+    """Complete lists of objects, or with nothing before and after on their lines: `[1]` in a sentence is a reference."""
+
+    def stands_alone(piece: _Piece) -> bool:
+        before = text[max(0, piece.start - 80) : piece.start]
+        return bool(_BEFORE_LIST.search(before) and _AFTER_LIST.match(text, piece.end))
+
+    lists = [piece for piece in pieces if isinstance(piece.value, list) and piece.closed]
+    return [piece for piece in lists if any(isinstance(each, dict) for each in piece.value) or stands_alone(piece)]
 
 
 def _from_list(piece: _Piece, schema: type[BaseModel]) -> BaseModel:

@@ -165,7 +165,9 @@ def schema_in_words(model: type[BaseModel]) -> str:
     lines = ["Answer with one JSON object and nothing else, in this form:", words.form(strict, 0), *words.notes]
     examples = input_schema(model).get("examples")
     if isinstance(examples, list) and examples:
-        lines += ["For example:", json.dumps(examples[0], ensure_ascii=False)]
+        # Through the model: pydantic sorts the keys of what is written there.
+        example = model.model_validate(examples[0]).model_dump_json(by_alias=True, round_trip=True)
+        lines += ["For example:", json.dumps(json.loads(example), ensure_ascii=False)]
     return "\n".join(lines)
 
 

@@ -139,6 +139,13 @@ def test_writes_that_gather_are_one_transaction(library):
     assert statements.count("COMMIT") <= 4
 
 
+def test_the_journal_syncs_at_checkpoints_and_the_rest_of_the_library_at_commits(library):
+    asked = "PRAGMA synchronous"
+    assert asyncio.run(library._journal.write(lambda connection: connection.execute(asked).fetchone())) == (1,)
+    with library.reading() as connection:
+        assert connection.execute(asked).fetchone() == (2,)
+
+
 def test_an_operation_that_fails_fails_alone(library):
     async def work():
         journal = library._journal

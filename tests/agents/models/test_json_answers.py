@@ -431,9 +431,7 @@ def test_any_answer_in_any_dress_is_recovered_exactly(
     wrapper: str,
 ) -> None:
     text = json.dumps(answer.model_dump(), indent=indent, ensure_ascii=ascii_only)
-    # A list within a sentence is taken for a reference.
-    wrapped = wrapper.replace("%s", text) if not (wrapper == "[%s]" and (after or before)) else text
-    dressed = thinking + before + fence[0] + wrapped + fence[1] + after
+    dressed = thinking + before + fence[0] + wrapper.replace("%s", text) + fence[1] + after
     assert parse_answer(dressed, type(answer)) == answer
 
 

@@ -15,14 +15,14 @@ import pytest
 
 from lcdoc.agents.models.secrets import MARKER, Key, install_log_scrubbing, scrub
 
-SECRET = "zq-live/7Hs+4k\"Qd w9"
+SECRET = 'zq-live/7Hs+4k"Qd w9'
 
 
 def test_a_key_gives_itself_away_only_when_revealed():
     key = Key(SECRET, source="SOME_VARIABLE")
     assert key.reveal() == SECRET
     assert key.source == "SOME_VARIABLE"
-    shown = [repr(key), str(key), f"{key}", f"{key:>40}", f"{key!r}", "%s %r" % (key, key), repr([key]), repr({"k": key})]
+    shown = [repr(key), str(key), f"{key}", f"{key:>40}", f"{key!r}", "%s %r" % (key, key), repr({"k": [key]})]
     assert not [text for text in shown if "7Hs" in text]
     assert not hasattr(key, "__dict__")
 
@@ -75,7 +75,8 @@ def test_a_blank_key_is_none(blank):
 
 def test_every_spelling_of_a_registered_key_is_replaced():
     Key(SECRET)
-    for spelling in (SECRET, quote(SECRET), quote(SECRET, safe=""), quote_plus(SECRET), json.dumps(SECRET), repr(SECRET)):
+    quoted = quote(SECRET), quote(SECRET, safe=""), quote_plus(SECRET)
+    for spelling in (SECRET, *quoted, json.dumps(SECRET), repr(SECRET)):
         assert "7Hs" not in scrub(f"sent {spelling} to it")
     assert scrub(f"sent {SECRET} to it") == f"sent {MARKER} to it"
 
@@ -130,7 +131,6 @@ def test_what_looks_like_a_key_is_replaced(text):
         "Bearer bonds are payable to the bearer.",
         "What is the key to success? Monkey business.",
         "the token of our esteem: basic authorization was refused",
-        "authorization: see chapter 4,
     ],
 )
 def test_prose_stays_as_it_is(text):
