@@ -200,7 +200,7 @@ class PromptedReader:
             return Draft(found=False)
         evidence = await self._answerable(evidence, question)
         stream = ClaimStream(on_text) if on_text else None
-        while True:
+        while evidence:
             fields = {"evidence": self._blocks.evidence(evidence), "question": question}
             try:
                 answering = await self._asker.ask("answer", Answering, fields, on_text=stream)
@@ -208,8 +208,10 @@ class PromptedReader:
             except ContextOverflowError:
                 if len(evidence) < 2:
                     raise
-                evidence = _stronger_half(evidence)
-                _log.warning("%s: the evidence did not fit; the weaker half is left out", self._asker.name)
+                fitting = await self._answerable(evidence, question)
+                evidence = fitting if len(fitting) < len(evidence) else self._stronger_half(evidence)
+        else:
+            return Draft(found=False)
         draft = _draft(answering, evidence, question)
         if stream:
             stream.finish(draft.text)
@@ -221,9 +223,14 @@ class PromptedReader:
         if len(self._asker.fitting("answer", Answering, evidence, fixed, self._evidence_block)) > 1:
             evidence = evidence_of([await self._merge(evidence, question)])
         while len(self._asker.fitting("answer", Answering, evidence, fixed, self._evidence_block)) > 1:
-            evidence = _stronger_half(evidence)
-            _log.warning("%s: the evidence did not fit; the weaker half is left out", self._asker.name)
+            evidence = self._stronger_half(evidence)
         return evidence
+
+    def _stronger_half(self, evidence: Sequence[Evidence]) -> list[Evidence]:
+        """The surer half, in the order given."""
+        _log.warning("%s: the evidence does not fit; the weaker half is left out", self._asker.name)
+        surest = sorted(range(len(evidence)), key=lambda index: -evidence[index].confidence)
+        return [evidence[index] for index in sorted(surest[: max(1, len(evidence) // 2)])]
 
     def _evidence_block(self, one: Evidence) -> str:
         return self._blocks.evidence([one])
@@ -396,12 +403,6 @@ def _draft(answering: Answering, evidence: Sequence[Evidence], question: str) ->
 
 def _quoted_words(citation: Citation) -> str:
     return "\n".join([citation.quote, *citation.headings])
-
-
-def _stronger_half(evidence: Sequence[Evidence]) -> list[Evidence]:
-    """The surer half, in the order given."""
-    surest = sorted(range(len(evidence)), key=lambda index: -evidence[index].confidence)
-    return [evidence[index] for index in sorted(surest[: max(1, len(evidence) // 2)])]
 
 
 def _point(pack: Sequence[Passage], text: str, quote: str) -> SummaryPoint:

@@ -23,7 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +92,7 @@ def formatted_as(form: dict[str, Any], request: Request) -> FormattedRequest:
 
 
 async def timed(
-    times: Times, ask: Callable[[Request], Awaitable[object]], requests: list[Request], at_once: int
+    times: Times, ask: Callable[[Request], Awaitable[object]], requests: Sequence[Request], at_once: int
 ) -> None:
     """Ask them all, so many at once, and note how long that took."""
     waiting = iter(requests)

@@ -20,7 +20,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -239,7 +239,7 @@ async def wrong_key(peer: Peer) -> str:
     return str(error)
 
 
-Check = Callable[[Peer], Awaitable[str]]
+Check = Callable[[Peer], Coroutine[None, None, str]]
 CHECKS: tuple[Check, ...] = (
     streams,
     limits,

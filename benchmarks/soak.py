@@ -1,13 +1,14 @@
 """Ten thousand calls through the whole stack of a model, with every kind of fault, and what must hold all the same.
 
-    python benchmarks/soak.py [--calls 10000] [--at-once 64] [--parts soak caps kill] [--seed 1]
+    python benchmarks/soak.py [--calls 10000] [--at-once 64] [--parts soak caps share kill] [--seed 1]
 
 The server is a process of its own (tests/servers/chat_server.py); what was sent and answered is taken from its
-counters, not from ours. Three parts:
+counters, not from ours. Four parts:
 
 - `soak`: every call ends in its own answer, stored once; none that was answered is sent again; memory, connections and
   threads stay where they were; a second run sends nothing;
 - `caps`: tight caps on calls, tokens, money and seconds, each held by the server's count too;
+- `share`: processes with one library, each asking everything twice at the same time, send every call once;
 - `kill`: a process is killed with SIGKILL in the middle; one that takes up its work sends no stored call again.
 
 Exit code 1 if anything does not hold.
@@ -157,9 +158,9 @@ async def ask_all(model: ChatModel, numbers: Iterable[int], at_once: int) -> Out
     return outcomes
 
 
-async def ask_persistently(model: ChatModel, calls: int, at_once: int) -> list[Outcomes]:
+async def ask_persistently(model: ChatModel, numbers: Iterable[int], at_once: int) -> list[Outcomes]:
     """Ask all, and those that failed again, as a user would who starts the run anew; one outcome for each pass."""
-    passes = [await ask_all(model, range(calls), at_once)]
+    passes = [await ask_all(model, numbers, at_once)]
     while passes[-1].unanswered and len(passes) < 4:
         passes.append(await ask_all(model, passes[-1].unanswered, at_once))
     return passes
@@ -209,7 +210,7 @@ async def soak(report: Report, calls: int, at_once: int, seed: int, folder: Path
             ledger = Ledger(Budget())
             watching = asyncio.create_task(watch(samples, ledger))
             start = time.monotonic()
-            passes = await ask_persistently(stack.for_run(ledger), calls, at_once)
+            passes = await ask_persistently(stack.for_run(ledger), range(calls), at_once)
             seconds = time.monotonic() - start
             watching.cancel()
             stats = await asyncio.to_thread(server.stats)
@@ -293,17 +294,43 @@ async def caps(report: Report, calls: int, at_once: int, seed: int, folder: Path
             report.check("seconds", seconds < budget.seconds + 2.0, f"{seconds:.1f} s, {counts}")
 
 
-def child(library: Path, url: str, calls: int, at_once: int) -> int:
-    """The process that is killed, and the one that takes up its work. Writes how its calls ended."""
+def child(library: Path, url: str, calls: int, at_once: int, times: int) -> int:
+    """A process that asks every call so many times at once. Writes how that ended."""
 
     async def run() -> list[Outcomes]:
         with Library.open(library) as opened:
             async with stack_for(url, opened, at_once) as stack:
-                return await ask_persistently(stack.for_run(Ledger(Budget())), calls, at_once)
+                numbers = [number for number in range(calls) for _ in range(times)]
+                return await ask_persistently(stack.for_run(Ledger(Budget())), numbers, at_once)
 
     passes = asyncio.run(run())
-    json.dump({"answered": sum(one.answered for one in passes), "stored": sorted(passes[0].stored)}, sys.stdout)
+    wrong = sum(one.wrong for one in passes)
+    answered = sum(one.answered for one in passes) - wrong
+    json.dump({"answered": answered, "stored": sorted(passes[0].stored)}, sys.stdout)
     return 0
+
+
+def child_command(library: Path, url: str, calls: int, at_once: int, *, times: int = 1) -> list[str]:
+    settings = {"--calls": calls, "--at-once": at_once, "--times": times}
+    options = [str(part) for setting in settings.items() for part in setting]
+    return [sys.executable, __file__, "--child", str(library), url, *options]
+
+
+def share(report: Report, calls: int, at_once: int, seed: int, folder: Path) -> None:
+    """Several processes, one library, the same calls at the same time."""
+    processes, times = 3, 2
+    print(f"share: {calls:,} calls, each asked {times} times by each of {processes} processes at once")
+    with served(seed) as server:
+        command = child_command(folder / "share.sqlite", server.url, calls, at_once, times=times)
+        running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(processes)]
+        results = [json.loads(process.communicate()[0] or b'{"answered": 0}') for process in running]
+        stats = server.stats()
+    answered = [result["answered"] for result in results]
+    report.check("every process has all answers", answered == [times * calls] * processes, answered)
+    once = all(stats["answered"].get(f"call {number}") == 1 for number in range(calls))
+    report.check("every call is answered once", once, f"{sum(stats['answered'].values()):,} answers")
+    twice = sum(stats["repeated"].values())
+    report.check("none is sent again that the server had answered", not twice, f"{twice} requests")
 
 
 def kill(report: Report, calls: int, at_once: int, seed: int, folder: Path) -> None:
@@ -311,8 +338,7 @@ def kill(report: Report, calls: int, at_once: int, seed: int, folder: Path) -> N
     print(f"kill: {calls:,} calls, SIGKILL after about a third of them")
     library = folder / "kill.sqlite"
     with served(seed) as server:
-        command = [sys.executable, __file__, "--child", str(library), server.url]
-        command += ["--calls", str(calls), "--at-once", str(at_once)]
+        command = child_command(library, server.url, calls, at_once)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             while sum(server.stats()["answered"].values()) < calls // 3 and process.poll() is None:
@@ -327,7 +353,7 @@ def kill(report: Report, calls: int, at_once: int, seed: int, folder: Path) -> N
             kept = {n for n in range(calls) if opened.calls.get(fingerprint(spec, request_for(n))) is not None}
         resumed = subprocess.run(command, stdout=subprocess.PIPE, check=False)
         after = server.stats()
-    result = json.loads(resumed.stdout) if resumed.returncode == 0 else {"answered": 0, "stored": []}
+    result: Any = json.loads(resumed.stdout) if resumed.returncode == 0 else {"answered": 0, "stored": []}
     answered = sum(before["answered"].values())
     report.check(
         "it was killed in the middle", calls // 4 < answered < calls, f"{answered:,} answered, {len(kept):,} kept"
@@ -345,13 +371,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--at-once", type=int, default=64)
-    parser.add_argument("--parts", nargs="+", default=["soak", "caps", "kill"], choices=["soak", "caps", "kill"])
+    parts = ["soak", "caps", "share", "kill"]
+    parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--child", nargs=2, metavar=("LIBRARY", "URL"), help=argparse.SUPPRESS)
+    parser.add_argument("--times", type=int, default=1, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     calls, at_once, seed = arguments.calls, arguments.at_once, arguments.seed
     if arguments.child:
-        return child(Path(arguments.child[0]), arguments.child[1], calls, at_once)
+        return child(Path(arguments.child[0]), arguments.child[1], calls, at_once, arguments.times)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
     report = Report()
     with tempfile.TemporaryDirectory() as folder:
@@ -359,6 +387,8 @@ def main() -> int:
             asyncio.run(soak(report, calls, at_once, seed, Path(folder)))
         if "caps" in arguments.parts:
             asyncio.run(caps(report, min(calls, 1_000), at_once, seed, Path(folder)))
+        if "share" in arguments.parts:
+            share(report, min(calls, 1_000), at_once, seed, Path(folder))
         if "kill" in arguments.parts:
             kill(report, min(calls, 2_000), at_once, seed, Path(folder))
     print(f"{report.failed} checks failed" if report.failed else "all of it holds")

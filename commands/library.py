@@ -86,20 +86,25 @@ def library_prune(
         float | None,
         typer.Option("--max-mib", metavar="N", min=0, help="The ones used longest ago, until N MiB are left."),
     ] = None,
+    calls_unused_days: Annotated[
+        float | None,
+        typer.Option("--calls-unused-days", metavar="N", min=0, help="Models' answers not used for N days."),
+    ] = None,
     library: LibraryOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Forget documents by rule, and give their space back."""
+    """Forget documents and models' answers by rule, and give their space back."""
     from lcdoc.memory import Library
     from lcdoc.screen import Screen
 
-    if not missing and unused_days is None and max_mib is None:
-        raise usage_error("say what to prune: --missing, --unused-days N or --max-mib N")
+    if not missing and unused_days is None and max_mib is None and calls_unused_days is None:
+        raise usage_error("say what to prune: --missing, --unused-days N, --max-mib N or --calls-unused-days N")
     with Screen() as screen, Library.open(library) as opened:
         removed = opened.prune(
             missing=missing,
             unused_days=unused_days,
             max_bytes=None if max_mib is None else int(max_mib * 2**20),
+            calls_unused_days=calls_unused_days,
         )
         for entry in removed:
             screen.plain(f"{entry.id[:8]}  {entry.name}")

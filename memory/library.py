@@ -42,6 +42,7 @@ from lcdoc.memory.document_rows import (
 from lcdoc.memory.errors import UnknownDocumentError
 from lcdoc.memory.journal import Journal
 from lcdoc.memory.memos import Memos
+from lcdoc.memory.notebook import Notebook
 from lcdoc.memory.runs import Runs
 from lcdoc.retrieval.passages import Chunk
 from lcdoc.retrieval.shelf import Shelved
@@ -92,7 +93,7 @@ class Library:
     """Documents by file digest and by id. Use as a context manager, or `close()` it.
 
     Beside them: `calls`, the answers of language models, `runs`, what was asked and what it cost, and `memos`, what was
-    found out about servers.
+    found out about servers, and `notebook`, what runs have noted.
 
     Every method may raise a LibraryError: see `lcdoc.memory.errors`.
     """
@@ -103,6 +104,7 @@ class Library:
         self.calls = Calls(database, self._journal)
         self.runs = Runs(database, self._journal)
         self.memos = Memos(database, self._journal)
+        self.notebook = Notebook(database, self._journal)
         self._secret: bytes | None = None
 
     @classmethod
@@ -125,6 +127,11 @@ class Library:
     def path(self) -> Path:
         """The SQLite file."""
         return self.database.path
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """The SQLite file with the state of runs under way, or cut off."""
+        return self.path.with_name(self.path.name + ".checkpoints")
 
     @property
     def vectors_path(self) -> Path:

@@ -133,7 +133,43 @@ def _calls_and_runs(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_documents_and_passages, _calls_and_runs)
+def _notes_and_events(connection: sqlite3.Connection) -> None:
+    for statement in (
+        # Notes and fields are packed JSON. `name` is the run's own: `read/0017`.
+        """
+        CREATE TABLE notes (
+            run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+            name TEXT NOT NULL,
+            note BLOB NOT NULL,
+            PRIMARY KEY (run, name)
+        ) WITHOUT ROWID""",
+        """
+        CREATE TABLE events (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+            at REAL NOT NULL,
+            kind TEXT NOT NULL,
+            fields BLOB NOT NULL
+        )""",
+        "CREATE INDEX events_by_run ON events (run)",
+        # Trees of summaries over documents, built once: one node a row, `node` packed JSON.
+        """
+        CREATE TABLE trees (
+            document TEXT NOT NULL,
+            recipe TEXT NOT NULL,
+            name TEXT NOT NULL,
+            node BLOB NOT NULL,
+            PRIMARY KEY (document, recipe, name)
+        ) WITHOUT ROWID""",
+    ):
+        connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    _documents_and_passages,
+    _calls_and_runs,
+    _notes_and_events,
+)
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -135,6 +135,27 @@ class Runs:
         self._journal.post(lambda c: c.execute(f"INSERT INTO runs VALUES ({', '.join('?' * len(row))})", row))
         return run_id
 
+    def resume(self, run_id: str) -> str:
+        """Record that this process goes on with a run; returns its id."""
+        owner = str(self._journal.owner)
+        self._journal.post(
+            lambda c: c.execute(
+                "UPDATE runs SET status = 'running', owner = ?, finished_at = NULL, error = '', answer = NULL"
+                " WHERE id = ?",
+                (owner, run_id),
+            )
+        )
+        return run_id
+
+    def cut_off(self, question: str, workflow: str, model: str, documents: Sequence[tuple[str, str]]) -> Run | None:
+        """The latest run of this question that died or was interrupted, if no later one came to an end."""
+        rows = self._select(
+            "WHERE question = ? AND workflow = ? AND model = ? AND documents = ? ORDER BY started_at DESC, id DESC"
+            " LIMIT 1",
+            (_utf8(question), workflow, model, json.dumps(list(documents))),
+        )
+        return rows[0] if rows and rows[0].status in {"died", "interrupted"} else None
+
     def record(self, run_id: str, model: str, totals: ModelUsage) -> None:
         """Record what a run's calls to one model have cost so far, all together. Cheap enough for every call."""
         row = (
@@ -179,7 +200,7 @@ class Runs:
         found = self._select("WHERE substr(id, 1, ?) = ? ORDER BY id LIMIT 2", (max(len(prefix), 1), prefix))
         if len(found) != 1:
             problem = f"more than one run begins with {prefix!r}" if found else f"no run {prefix!r}"
-            raise UnknownRunError(self._database.path, problem, "`lcdoc runs` shows what is there")
+            raise UnknownRunError(self._database.path, problem, "`lcdoc runs list` shows what is there")
         return found[0]
 
     def cost(self, since: datetime | None = None, by: Literal["model", "day", "run"] = "model") -> List[CostLine]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from lcdoc.agents.notes import Claim
-from lcdoc.documents import Document
+from lcdoc.documents import Document, Span
 from lcdoc.memory.usage import ModelUsage
 
 SCHEMA = "lcdoc.answer/1"
@@ -37,6 +38,31 @@ class DocumentRef(_Value):
             pages=len(document.pages),
             characters=len(document.text),
         )
+
+
+class PagesRead(_Value):
+    """Which pages of a document a reader looked at, as ranges of numbers from 1, both ends included."""
+
+    document_id: str
+    read: tuple[tuple[int, int], ...]
+    unread: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, document: Document, spans: Sequence[Span]) -> PagesRead:
+        """The pages that `spans` of the document touch, and the others."""
+        read = {page.number for span in spans for page in document.pages_of(span)}
+        unread = {page.number for page in document.pages} - read
+        return cls(document_id=document.id, read=_ranges(read), unread=_ranges(unread))
+
+
+def _ranges(numbers: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    ranges: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1] = (ranges[-1][0], number)
+        else:
+            ranges.append((number, number))
+    return tuple(ranges)
 
 
 class Usage(_Value):
@@ -79,6 +105,8 @@ class Answer(_Value):
     """Passages in those documents, all of which were searched."""
     passages_read: int = 0
     """Of those, how many a reader looked at."""
+    pages_read: tuple[PagesRead, ...] = ()
+    """The same by page, for each document."""
     quotes_dropped: int = 0
     """Quotes a reader gave that are not in the source; they are not shown."""
     warnings: tuple[str, ...] = ()

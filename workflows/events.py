@@ -11,6 +11,8 @@ from typing import Literal
 from lcdoc.workflows.answer import Answer
 
 Stage = Literal["reading", "indexing", "embedding", "asking"]
+Place = tuple[str, int, int]
+"""A span of a document: its id, start, end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +49,69 @@ class DocumentFailed:
 class PassagesFound:
     """Retrieval chose these passages, as (document id, start, end), out of `searched`."""
 
-    passages: tuple[tuple[str, int, int], ...]
+    passages: tuple[Place, ...]
     searched: int
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """The workflow that answers, and why this one."""
+
+    workflow: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """What is going to be read, in the order of the documents, as (document id, start, end)."""
+
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NoteTaken:
-    """A reader noted something: whether the passages answer the question, and how many quotes were checked."""
+    """A reader noted something on passages, or merged notes `of` others into one; `name` is the note's in the run."""
 
     found: bool
     quotes: int
+    """How many were checked and kept."""
     dropped: int
+    """How many were not in the source."""
+    name: str = ""
+    places: tuple[Place, ...] = ()
+    of: tuple[str, ...] = ()
+    claim: str = ""
+    pages: tuple[int, ...] = ()
+    """Where the quotes stand."""
+    confidence: float = 0.0
+    unchanged: bool = False
+    """Nothing was added to what was carried in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Notes say different things, each with checked quotes."""
+
+    claims: tuple[str, ...]
+    pages: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A conflict was settled by reading the passages again together; `claim` None: it could not be."""
+
+    claims: tuple[str, ...]
+    claim: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """A step over a tree of summaries: where to (its title or summary), and why."""
+
+    action: Literal["enter", "back", "read", "stop"]
+    node: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,4 +135,18 @@ class Answered:
     answer: Answer
 
 
-Event = Started | Progress | DocumentFailed | PassagesFound | NoteTaken | PartFailed | Partial | Answered
+Event = (
+    Started
+    | Chosen
+    | Progress
+    | DocumentFailed
+    | PassagesFound
+    | Pieces
+    | NoteTaken
+    | Conflict
+    | Settled
+    | Stepped
+    | PartFailed
+    | Partial
+    | Answered
+)

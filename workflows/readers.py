@@ -18,28 +18,57 @@ from lcdoc.agents.offline_reader import OfflineReader
 from lcdoc.agents.prompted_reader import PromptedReader
 from lcdoc.documents import Document
 from lcdoc.memory import Library
+from lcdoc.memory.runs import Run as RunRecord
+from lcdoc.memory.runs import Runs
 from lcdoc.memory.usage import ModelUsage
 from lcdoc.retrieval.embedders import Embedder
 from lcdoc.workflows.rehearsal import Pace, Stage
 from lcdoc.workflows.run import OFFLINE, Run
 
+_OFFLINE_CONCURRENCY = 2
+_AHEAD = 2
+"""Steps under way for each request that the model's server is sent at once: while one waits, the next is made."""
+
 
 class Readers(Protocol):
     """Gives each run its reader."""
 
-    def start(self, question: str, workflow: str, documents: Sequence[Document], budget: Budget) -> Run:
-        """A run that has begun; its clock is ticking."""
+    def start(
+        self,
+        question: str,
+        workflow: str,
+        documents: Sequence[Document],
+        budget: Budget,
+        *,
+        resumed: RunRecord | None = None,
+    ) -> Run:
+        """A run that has begun, or goes on from `resumed`; its clock is ticking."""
         ...
 
 
 class OfflineReaders:
-    """Runs without a language model. They cost nothing and leave no record."""
+    """Runs without a language model. They cost nothing."""
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: Embedder, runs: Runs) -> None:
         self._reader = OfflineReader(embedder)
+        self._runs = runs
 
-    def start(self, question: str, workflow: str, documents: Sequence[Document], budget: Budget) -> Run:
-        return Run(self._reader, Ledger(budget))
+    def start(
+        self,
+        question: str,
+        workflow: str,
+        documents: Sequence[Document],
+        budget: Budget,
+        *,
+        resumed: RunRecord | None = None,
+    ) -> Run:
+        named = [(document.id, document.name) for document in documents]
+        run_id = (
+            self._runs.resume(resumed.id)
+            if resumed
+            else self._runs.start(question, workflow, OFFLINE, named, asdict(budget))
+        )
+        return Run(run_id, self._reader, Ledger(budget), self._runs, concurrency=_OFFLINE_CONCURRENCY)
 
 
 class ModelReaders:
@@ -53,19 +82,40 @@ class ModelReaders:
         self._profile = profile
         self._warnings = warnings
 
-    def start(self, question: str, workflow: str, documents: Sequence[Document], budget: Budget) -> Run:
-        library, name = self._stack.library, self._stack.spec.name
+    def start(
+        self,
+        question: str,
+        workflow: str,
+        documents: Sequence[Document],
+        budget: Budget,
+        *,
+        resumed: RunRecord | None = None,
+    ) -> Run:
+        library, spec = self._stack.library, self._stack.spec
         named = [(document.id, document.name) for document in documents]
-        run_id = library.runs.start(question, workflow, name, named, asdict(budget))
+        run_id = (
+            library.runs.resume(resumed.id)
+            if resumed
+            else library.runs.start(question, workflow, spec.name, named, asdict(budget))
+        )
+        before = dict(resumed.usage) if resumed else {}
 
         def record(model: str, totals: ModelUsage) -> None:
-            library.runs.record(run_id, model, totals)
+            library.runs.record(run_id, model, before.get(model, ModelUsage()) + totals)
 
         ledger = Ledger(budget, on_usage=record)
         reader = PromptedReader(
             self._stack.for_run(ledger, store=self._store), secret=library.secret(), profile=self._profile
         )
-        return Run(reader, ledger, model=name, run_id=run_id, record=library.runs, warnings=self._warnings)
+        return Run(
+            run_id,
+            reader,
+            ledger,
+            library.runs,
+            model=spec.name,
+            warnings=self._warnings,
+            concurrency=_AHEAD * spec.limits.concurrency,
+        )
 
 
 class ReadingDesk:
@@ -99,17 +149,17 @@ class ReadingDesk:
     async def readers(self, embedder: Embedder, *, store: StoreMode, profile: Profile | None) -> Readers:
         """What gives runs their readers. At its first use a model's server may be asked for the model's window."""
         if self._chosen is None:
-            return OfflineReaders(embedder)
+            return OfflineReaders(embedder, self._library.runs)
         return ModelReaders(await self._connected(), store=store, profile=profile, warnings=self._chosen.notes)
 
-    async def stage(self, *, profile: Profile | None) -> Stage | None:
+    async def stage(self, embedder: Embedder, *, profile: Profile | None) -> Stage | None:
         """Where a run through the model can be rehearsed; None when no model is asked."""
         if self._chosen is None:
             return None
         stack = await self._connected()
         model = RehearsalModel(stack.for_run(Ledger(), store="off"))
         reader = PromptedReader(model, secret=self._library.secret(), profile=profile)
-        return Stage(reader, model, _pace(self._library, self.model))
+        return Stage(reader, model, OfflineReader(embedder), _pace(self._library, self.model))
 
     async def _connected(self) -> ModelStack:
         if self._stack is None:

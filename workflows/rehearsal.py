@@ -10,7 +10,7 @@ from lcdoc.agents.models.model import Request, TokenUsage, count_prompt
 from lcdoc.agents.models.rehearsal import NotSentError, RehearsalModel
 from lcdoc.agents.notes import Note
 from lcdoc.agents.prompted_reader import PromptedReader
-from lcdoc.agents.reader import Passage
+from lcdoc.agents.reader import Passage, Reader
 from lcdoc.retrieval.tokens import estimate_tokens
 from lcdoc.workflows.workflow import Plan, Requests
 
@@ -33,7 +33,9 @@ class Pace:
 class Stage:
     """A reader whose requests are recorded instead of being sent."""
 
-    def __init__(self, reader: PromptedReader, model: RehearsalModel, pace: Pace | None) -> None:
+    def __init__(self, reader: PromptedReader, model: RehearsalModel, likely: Reader, pace: Pace | None = None) -> None:
+        """`likely` reads what `reader` does not, since nothing is sent: its notes stand for the model's."""
+        self._likely = likely
         self._reader = reader
         self._model = model
         self._pace = pace
@@ -45,6 +47,10 @@ class Stage:
             with suppress(NotSentError):
                 await self._reader.read_many(part, question)
         return tuple(self._model.requests)
+
+    async def likely_note(self, passages: Sequence[Passage], question: str) -> Note:
+        """What may be noted on the passages."""
+        return (await self._likely.read_many(passages, question)).model_copy(update={"found": True})
 
     async def answering(self, question: str, notes: Sequence[Note]) -> tuple[Request, ...]:
         """The request that would have the question answered from `notes`."""

@@ -23,13 +23,14 @@ class Run:
 
     def __init__(
         self,
+        run_id: str,
         reader: Reader,
         ledger: Ledger,
+        record: Runs,
         *,
         model: str = OFFLINE,
-        run_id: str = "",
-        record: Runs | None = None,
         warnings: Sequence[str] = (),
+        concurrency: int = 1,
     ) -> None:
         self.id = run_id
         self.model = model
@@ -37,6 +38,8 @@ class Run:
         self.ledger = ledger
         self.warnings = warnings
         """What the user should know of the model."""
+        self.concurrency = concurrency
+        """Steps that are worth doing at once."""
         self._record = record
         self._started = time.monotonic()
         self._answer: Answer | None = None
@@ -61,8 +64,6 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        if self._record is None:
-            return
         answer = self._answer
         if answer is not None:
             self._record.finish(self.id, _status(answer), answer=answer.to_json())

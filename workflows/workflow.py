@@ -49,7 +49,8 @@ class Plan:
 class Workflow(Protocol):
     """Plans, and answers as a stream of events whose last one is `Answered`."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     async def plan(self, question: str, documents: Sequence[Document], stage: Stage | None) -> Plan:
         """What `stream` will take for this question, rehearsed on `stage` where a model is to be asked."""

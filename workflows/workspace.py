@@ -27,6 +27,7 @@ from lcdoc.workflows.events import DocumentFailed, Event, Progress
 from lcdoc.workflows.loop import LoopThread
 from lcdoc.workflows.readers import OfflineReaders, Readers, ReadingDesk
 from lcdoc.workflows.retrieve import Retrieve
+from lcdoc.workflows.search import Search
 from lcdoc.workflows.workflow import Plan, Workflow, ignore_events, run
 
 if TYPE_CHECKING:
@@ -243,8 +244,8 @@ class Workspace:
         profile: Profile | None,
         on_event: Callable[[Event], None],
     ) -> Plan:
-        stage = await self._desk.stage(profile=profile)
-        workflow = self._workflow(documents, OfflineReaders(self.embedder), on_event)
+        stage = await self._desk.stage(self.embedder, profile=profile)
+        workflow = self._workflow(documents, OfflineReaders(self.embedder, self.library.runs), on_event)
         return await workflow.plan(question, documents, stage)
 
     def _fill_behind(self, documents: Sequence[Document]) -> None:
@@ -278,13 +279,8 @@ class Workspace:
 
         # Where the background thread is on its way to all vectors, a question need not wait for many of its own.
         known = self._filling is not None and all(document.id in self._filled for document in documents)
-        return Retrieve(
-            self.library,
-            self.index,
-            readers,
-            lazy_tokens=_LAZY_TOKENS_BESIDE_BACKGROUND if known else None,
-            progress=progress,
-        )
+        search = Search(self.index, lazy_tokens=_LAZY_TOKENS_BESIDE_BACKGROUND if known else None, progress=progress)
+        return Retrieve(self.library, search, readers)
 
     def fill(self, document: Document, *, on_event: Callable[[Event], None] = ignore_events) -> int:
         """Embed all passages of a document that have no vector yet; returns how many passages it has."""

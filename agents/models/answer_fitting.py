@@ -8,6 +8,7 @@ another scale, and a key that nobody knows may hold what a missing field should.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ _COMMENTARY = frozenset(
     | {"comment", "comments", "remarks", "type", "name"}
 )
 """Keys that models add of their own accord, and that hold nothing a field should."""
+_INTEGERS = re.compile(r"\s*[+-]?\d{1,18}\s*(?:,\s*[+-]?\d{1,18}\s*)*")
+_NOT_FINITE = ("nan", "inf", "infinity")
 _ROUNDING = 1e-6
 _MAX_WRAPPERS = 4
 _MAX_PROBLEM_CHARACTERS = 300
@@ -217,7 +220,7 @@ class _Walk:
             return value
         if isinstance(value, str):
             value = self._listed(value, resolved(items, self.root))
-        elif isinstance(value, dict) and resolved(items, self.root).get("type") == "object":
+        elif type(value) in _TYPES and resolved(items, self.root).get("type") in _TYPES[type(value)]:
             value = [value]
         if not isinstance(value, list):
             return value
@@ -230,6 +233,8 @@ class _Walk:
             return decoded
         if items.get("type") == "string":
             return [value] if value.strip() else []
+        if items.get("type") == "integer" and _INTEGERS.fullmatch(value):
+            return [int(number) for number in value.split(",")]
         return [decoded] if isinstance(decoded, dict) else value
 
 
@@ -266,7 +271,7 @@ def _scalar(value: Any, shape: Schema, path: str) -> Any:
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
             return value[0]
         return json.dumps(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-    if wanted in ("number", "integer") and isinstance(value, bool):
+    if wanted in ("number", "integer") and (isinstance(value, bool) or str(value).strip("+- ").lower() in _NOT_FINITE):
         raise MisfitError(f"{path}: a number is wanted (found {json.dumps(value)})")
     if wanted == "number" and isinstance(value, float):
         # What is left of a sum of decimals is no statement about the bounds.

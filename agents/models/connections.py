@@ -102,8 +102,10 @@ def new_client(server: Server, host: str, key: Key | None, *, connect_s: float, 
 
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=128, keepalive_expiry=15.0)
     timeout = httpx2.Timeout(connect=connect_s, read=None, write=write_s, pool=None)
-    # A transport of one's own keeps the proxies of the environment out.
-    transport = httpx2.AsyncHTTPTransport(limits=limits) if is_loopback(host) else None
+    transport = None
+    if is_loopback(host):
+        # A transport of one's own keeps the proxies of the environment out; plain HTTP needs no certificates loaded.
+        transport = httpx2.AsyncHTTPTransport(limits=limits, verify=server.base_url.lower().startswith("https:"))
     return Client(
         # Never sent: the headers above decide. Without any the client would look for one in the environment.
         api_key="none",

@@ -1,6 +1,6 @@
 """Counting a model's tokens: with its own tokenizer where that is on this machine, else by an estimate that errs high.
 
-Nothing is ever downloaded. Measured on held-out text against byte-level BPE vocabularies (see `high_estimate`).
+Nothing is ever downloaded. How high the estimate errs is in `lcdoc.agents.models.high_estimate`.
 """
 
 from __future__ import annotations

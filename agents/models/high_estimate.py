@@ -4,6 +4,23 @@ Each byte of UTF-8 adds a weight that depends on its class and on that of the by
 and something for each further letter; digits are a token each (Llama 2, Qwen), a blank before them another one; scripts
 that small vocabularies spell out in bytes cost nearly their bytes. Letters cost less where the commonest words are
 English, for which all vocabularies are made.
+
+Estimate over true count, on held-out text:
+
+| text | 60,000 tokens, digits one by one, trained like cl100k | 32,000 tokens, trained like Llama 2 |
+|---|---|---|
+| English novels | 1.20 to 1.31 | 1.11 to 1.21 |
+| biomedical papers | 1.12 | 1.08 |
+| manual of an editor | 1.31 | 1.16 |
+| Python | 1.9 to 2.1 | 1.0 to 1.2 |
+| tables of numbers, hexadecimal, base64 | 1.00 to 1.03 | 1.00 to 1.02 |
+| German, French, Spanish, Italian, Polish | 1.9 to 2.1 | 1.7 to 1.8 |
+| Russian | 2.7 | 2.2 |
+| Chinese, Japanese | 1.7 to 2.9 | 1.4 to 2.0 |
+
+Those vocabularies were trained on 4 MB (English novels, Python, translations of programs). For scripts that they have
+never seen they fall back to bytes, and the estimate is 0.8 of them for Greek, Hebrew, Arabic, Hindi, Thai and Korean,
+which all vocabularies of chat models have; English prose is at about 3.1 bytes a token, Arabic at 1.3.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from lcdoc.agents.models.lenient_json import BrokenJSONError, decode, decode_str
 from lcdoc.agents.models.model import Finish, Parsed
 from lcdoc.agents.models.thinking import THINKING_TAG, closing_tag, split_thinking
 
-MAX_ANSWER_CHARACTERS = 1_000_000
+MAX_ANSWER_CHARACTERS = 500_000
 _MAX_OBJECTS = 200
 _REREADING = 40
 """How often a text is gone through at most in search of a beginning."""
@@ -34,6 +34,7 @@ _BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[{}\[\]]', re.DOTALL)
 _BETWEEN = re.compile(r"[\s,;]*")
 _QUOTED_WHOLE = re.compile(r"\s*+(?:```\w*+\s*+)?+(?=\")")
 _AFTER_WHOLE = re.compile(r"\s*+(?:```\s*+)?+")
+_GOES_ON = re.compile(r"\s*+[,:\]}\"']")
 _KEY_WITHIN = re.compile(r"(?<![\w-])([\w-]++)[\"'”’]?\s*+:")
 _BEFORE_LIST = re.compile(r"(?:\A|[:\n>]|```\w*+)[ \t]*\Z")
 _AFTER_LIST = re.compile(r"[ \t.]*+(?:\n|```|<|\Z)")
@@ -72,13 +73,11 @@ def parse_answer(text: str, schema: type[Parsed], *, finish: Finish = "stop") ->
     text = storable(text)
     if not text.strip():
         raise AnswerError("the answer is empty")
-    pieces: list[_Piece] = []
     for view in _views(text):
         pieces = _pieces(view)
         if any(piece.is_object for piece in pieces):
             return _checked(_from_objects(view, pieces, schema, finish), schema)
-    for view in _views(text):
-        lists = _lone_lists(view, _pieces(view))
+        lists = _lone_lists(view, pieces)
         if len(lists) == 1:
             return _checked(_from_list(lists[0], schema), schema)
     if not split_thinking(text)[1].strip():
@@ -144,7 +143,9 @@ def _pieces(text: str) -> list[_Piece]:
             if error.began:
                 following = bisect_right(tags, start.start())
                 at = _broken_end(text, start.start(), tags[following] if following < len(tags) else len(text))
-                found.append(_Piece(start.start(), at, broken=text[start.start() : at], problem=str(error)))
+                # Brackets that quotes out of step have hidden: what was cut out is not the whole.
+                closed = _GOES_ON.match(text, at) is None
+                found.append(_Piece(start.start(), at, None, closed, text[start.start() : at], str(error)))
         else:
             at = decoded.end
             found.append(_Piece(start.start(), at, decoded.value, decoded.closed))
@@ -192,7 +193,7 @@ def _read(piece: _Piece, schema: type[BaseModel], finish: Finish) -> Fitted:
     if piece.broken:
         known = _keys_within(piece.broken, schema)
         # What ends without its bracket may have been cut inside a string.
-        whole = finish == "stop" and known > 0 and piece.broken.endswith("}")
+        whole = finish == "stop" and known > 0 and piece.closed and piece.broken.endswith("}")
         value = repaired(piece.broken) if whole else None
         if value is None:
             raise MisfitError(_cut(finish) or f"the JSON is broken: {piece.problem}", known_keys=known)
@@ -212,7 +213,7 @@ def _keys_within(broken: str, schema: type[BaseModel]) -> int:
 
 
 def _lone_lists(text: str, pieces: list[_Piece]) -> list[_Piece]:
-    """Complete lists of objects, or with nothing before and after on their lines: `[1]` in a sentence is a reference."""
+    """Complete lists, of objects or by themselves on their lines: `[1]` in a sentence is a reference."""
 
     def stands_alone(piece: _Piece) -> bool:
         before = text[max(0, piece.start - 80) : piece.start]

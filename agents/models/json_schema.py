@@ -76,7 +76,10 @@ def resolved(shape: Schema, root: Schema) -> Schema:
 def recursive_names(root: Schema) -> frozenset[str]:
     """The `$defs` that hold themselves, directly or through others."""
     defs = root.get("$defs", {})
-    holds = {name: set(re.findall(r'"\$ref": "#/\$defs/([^"]+)"', json.dumps(shape))) for name, shape in defs.items()}
+    holds = {
+        name: set(re.findall(r'"\$ref": "#/\$defs/([^"]+)"', json.dumps(shape, ensure_ascii=False)))
+        for name, shape in defs.items()
+    }
     for _ in defs:
         for name, inner in holds.items():
             holds[name] = inner.union(*(holds[other] for other in inner))

@@ -157,6 +157,8 @@ class _Decoder:
         if self.text[at : at + 1] != ",":
             if not _END.match(self.text, at):
                 raise self._broken(f"neither a comma nor {closing} after a value", at)
+            if at == len(self.text) and self.text[at - 1] in "0123456789.":
+                raise self._broken("a number that may have been cut", at)
             self.closed = False
             return at, False
         self._began = True

@@ -57,6 +57,8 @@ _TAIL_S: Final = 10.0
 """For the usage, once the answer has its finish reason."""
 _DRAIN_S: Final = 0.25
 """For the end of the body after `[DONE]`: a connection is used again only when it was read to its end."""
+_CLIPPED_BYTES_PER_TOKEN: Final = 10
+"""No tokenizer makes so few tokens of a document: the server has not taken in all of it."""
 _MODELS_TIMEOUT_S: Final = 5.0
 _MAX_MODELS_BYTES: Final = 4_000_000
 _KEY_VARIABLES: Final = {
@@ -111,6 +113,7 @@ class OpenAIModel:
         self._count = count or high_estimate
         self._timeouts = timeouts
         self._max_tokens_field: str = self._server.max_tokens_field
+        self._warned_of_clipping = False
         self._refused: set[str] = set() if self._server.sends_temperature else {"temperature"}
         self._http: AsyncOpenAI | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -214,7 +217,7 @@ class OpenAIModel:
             _log.warning("model %s: the server does not take %s: sent without (%s)", self._spec.name, field, said)
         return True
 
-    async def _attempt(self, request: Request, body: dict[str, Any]) -> Completion:  # noqa: PLR0912, PLR0915
+    async def _attempt(self, request: Request, body: dict[str, Any]) -> Completion:
         import httpx2
         import openai
 
@@ -230,7 +233,6 @@ class OpenAIModel:
         end = started + waits.total_s if waits.total_s is not None else None
         failure: ModelError | None = None
         connected = late = False
-        ending = (False, False)
 
         def wait(seconds: float) -> None:
             when = loop.time() + seconds
@@ -241,24 +243,7 @@ class OpenAIModel:
                 wait(self._first_token_s(request))
                 async with self._response(client, body) as response:
                     connected = True
-                    async for events in _events(response, reader):
-                        for event in events:
-                            if event is None:
-                                answer.done = True
-                                continue
-                            if event.get("error") and not answer.complete:
-                                raise stream_refusal(event)
-                            before = answer.size
-                            piece = answer.add(event)
-                            if piece and request.on_text is not None:
-                                request.on_text(piece)
-                            if answer.size > before:
-                                wait(waits.idle_s)
-                        if answer.overlong:
-                            break
-                        if answer.complete and (answer.done, answer.complete) != ending:
-                            ending = (answer.done, answer.complete)
-                            wait(_DRAIN_S if answer.done else _TAIL_S)
+                    await self._read(response, reader, answer, request, wait)
         except TimeoutError:
             if not alarm.expired():
                 raise
@@ -283,11 +268,44 @@ class OpenAIModel:
             elif failure is None:
                 failure = self._unfinished(answer, reader)
             if failure is not None:
-                if connected or late:
+                if (connected or late) and not isinstance(failure, UnknownModelError):
                     # A prompt that was taken in may be billed, answered or not.
                     failure.usage = self._usage(request, body, answer)
                 raise failure
         return self._completion(request, body, answer, seconds)
+
+    async def _read(
+        self,
+        response: httpx2.Response,
+        reader: EventReader,
+        answer: Answer,
+        request: Request,
+        wait: Callable[[float], None],
+    ) -> None:
+        """Read the answer to its end, or as far as it is let run; `wait` says how long the next piece may take."""
+        idle_s, clock = self._timeouts.idle_s, asyncio.get_running_loop().time
+        next_wait = 0.0
+        ending = ""
+        async for events in _events(response, reader):
+            for event in events:
+                if event is None or answer.done:
+                    answer.done = True
+                    continue
+                if event.get("error") and not answer.complete:
+                    raise stream_refusal(event)
+                before = answer.size
+                piece = answer.add(event)
+                if piece and request.on_text is not None:
+                    request.on_text(piece)
+                if answer.size > before and clock() >= next_wait:
+                    # Not for every piece: setting an alarm costs as much as reading one.
+                    next_wait = clock() + idle_s / 20
+                    wait(idle_s * 1.05)
+            if answer.overlong:
+                return
+            if answer.complete and ending != (end := "done" if answer.done else "finish"):
+                ending = end
+                wait(_DRAIN_S if answer.done else _TAIL_S)
 
     @contextlib.asynccontextmanager
     async def _response(self, client: AsyncOpenAI, body: dict[str, Any]) -> AsyncIterator[httpx2.Response]:
@@ -353,6 +371,8 @@ class OpenAIModel:
         taken, given = believable_usage(
             answer.usage, prompt_bytes=prompt_bytes, max_tokens=max_tokens, answer_bytes=answer.size
         )
+        if taken is not None and prompt_bytes > _CLIPPED_BYTES_PER_TOKEN * max(1_000, taken.tokens_in):
+            self._warn_of_clipping(prompt_bytes, taken.tokens_in)
         if taken is not None and given is not None:
             return taken + given
         if taken is None:
@@ -362,6 +382,17 @@ class OpenAIModel:
             tokens_out = self._count(answer.text) + self._count(answer.reasoning)
             given = TokenUsage(tokens_out=tokens_out, estimated=True)
         return taken + given
+
+    def _warn_of_clipping(self, prompt_bytes: int, tokens_in: int) -> None:
+        if not self._warned_of_clipping:
+            self._warned_of_clipping = True
+            _log.warning(
+                "model %s: of a prompt of %d bytes the server took in %d tokens; it may cut long prompts off unasked, "
+                "as Ollama does beyond its num_ctx: give it the context window that is assumed here",
+                self._spec.name,
+                prompt_bytes,
+                tokens_in,
+            )
 
     def _unfinished(self, answer: Answer, reader: EventReader) -> ModelError | None:
         """What is wrong with an answer whose stream ended and that is not complete."""

@@ -14,6 +14,8 @@ from typing import Any, Final
 from lcdoc.agents.models.model import Finish, TokenLogprob
 
 MAX_LINE_BYTES: Final = 16_000_000
+_MAX_EVENT_LINES: Final = 256
+"""Every further line has the event parsed once more."""
 _MAX_OTHER_BYTES: Final = 8_000_000
 _FIELDS: Final = (b"event", b"id", b"retry")
 _FINISHES: Final[Mapping[str, Finish]] = {
@@ -97,6 +99,8 @@ class EventReader:
             except (ValueError, RecursionError):
                 if at_end:
                     raise NotTheProtocolError("an event that is not JSON") from None
+                if self._data.count(b"\n") >= _MAX_EVENT_LINES:
+                    raise NotTheProtocolError(f"an event of more than {_MAX_EVENT_LINES} lines") from None
                 self._check_length(len(self._data))
                 return
             if not isinstance(event, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -81,6 +82,8 @@ class StructuredModel:
                 "the server's content filter stopped the answer",
                 "ask in other words, leave the passage out, or use another model",
             )
+        if completion.reasoning and not completion.text.strip():
+            raise AnswerError("there is only thinking, and no answer")
         return parse_answer(completion.text, schema, finish=completion.finish)
 
     def _only_thinking(self, completion: Completion) -> InvalidOutputError:
@@ -96,9 +99,15 @@ class StructuredModel:
         while True:
             over = await self._format.turn()
             mode = self._format.mode
-            sent = self._formatted(request, mode)
             try:
+                sent = self._formatted(request, mode)
                 completion = await self._send(sent, begun=partial(self._format.taken, mode))
+            except InvalidOutputError as error:
+                self._format.taken(mode)
+                if sent.max_tokens >= (self.spec.max_output_tokens or sent.max_tokens + 1):
+                    raise
+                # All of its tokens went to thinking that the server kept apart: cut off, like other answers.
+                return _Asked(sent, Completion("", usage=error.usage, finish="length"), mode)
             except ModelError as error:
                 if not self._format.refused(mode, error):
                     # What went wrong is something else: no reason to let the others wait, one by one.
@@ -184,10 +193,12 @@ class StructuredModel:
         if echo and not cut and sent.messages[-1:] and sent.messages[-1].role != "assistant":
             conversations.insert(0, (*sent.messages, Message("assistant", echo), Message("user", demand)))
         wanted = min(2 * sent.max_tokens, self.spec.max_output_tokens or 2**31) if cut else sent.max_tokens
+        # Servers show the schema to the model.
+        window = self.spec.context_window - self.count_tokens(json.dumps(sent.response_format or ""))
         for messages in conversations:
             again = replace(sent, messages=messages, max_tokens=wanted)
-            room = self.spec.context_window - count_prompt(self, again)
-            if room >= wanted:
+            room = window - count_prompt(self, again)
+            if room >= wanted or not self.spec.context_window_known:
                 return again
         if room < _MIN_ANSWER_TOKENS:
             raise InvalidOutputError(

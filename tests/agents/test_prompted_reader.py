@@ -423,6 +423,20 @@ def test_more_evidence_than_the_window_takes_is_merged_first(server: ChatServer)
     )
 
 
+def test_evidence_that_merging_finds_beside_the_point_is_no_answer(server: ChatServer) -> None:
+    server.default = answering(merge={"found": False})
+    draft = with_reader(server, lambda reader: reader.answer("Who?", many_notes(120)), window=4_096)
+    assert (draft.found, draft.claims) == (False, ())
+
+
+def test_evidence_that_overflows_is_merged_in_smaller_parts(server: ChatServer) -> None:
+    question = "When did the boat leave on day 77?"
+    server.default = overflowing(9_000, lambda size: "The prompt is too long.")
+    draft = with_reader(server, lambda reader: reader.answer(question, many_notes(120)))
+    assert draft.claims[0].text == "On day 77 the boat left Brackwater at 5 hours."
+    assert len(server.requests) < 40
+
+
 def answer(server: ChatServer, answering_as: Any, question: str = "Who?", **options: Any) -> Any:
     server.default = answering(answer=answering_as)
     return with_reader(server, lambda reader: reader.answer(question, three_notes(), **options))
@@ -512,6 +526,13 @@ def test_a_summary_of_many_parts_is_shortened(server: ChatServer) -> None:
     assert {"summarize", "condense"} <= set(honest.read)
     assert 20 < summary.words <= 160
     assert all(point.citations for point in summary.points)
+
+
+def test_shortening_that_leaves_nothing_is_not_believed(server: ChatServer) -> None:
+    points = [{"text": "The boat left Brackwater every day of the year.", "quote": ""}]
+    server.default = answering(summarize={"points": points}, condense={"points": []})
+    summary = with_reader(server, lambda reader: reader.summarize([passage_of(long_story(400))], words=5), window=4_096)
+    assert len(summary.points) > 1
 
 
 def test_choosing_names_an_option_or_none(server: ChatServer) -> None:

@@ -88,9 +88,9 @@ def error_body(message: str, *, kind: str = "invalid_request_error", code: objec
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def _cut(text: str, pieces: tuple[str, ...] | int | None) -> tuple[str, ...]:
-    if isinstance(pieces, tuple):
-        return pieces
+def _cut(text: str, pieces: tuple[str, ...] | list[str] | int | None) -> tuple[str, ...]:
+    if isinstance(pieces, tuple | list):
+        return tuple(pieces)
     size = 24 if pieces is None else max(1, -(-len(text) // pieces))
     return tuple(text[start : start + size] for start in range(0, len(text), size))
 
@@ -131,7 +131,7 @@ class Reply(Behaviour):
     usage: Mapping[str, Any] | Literal["auto"] | None = field(default=AUTO, hash=False)
     """As the server reports it; streamed only where `stream_options.include_usage` asks for it."""
     finish: str | None = "stop"
-    pieces: tuple[str, ...] | int | None = None
+    pieces: tuple[str, ...] | list[str] | int | None = None
     """The pieces it is streamed in, or how many; None: of 24 characters."""
     first_s: float = 0.0
     """Before the first byte."""
@@ -176,7 +176,7 @@ class Reply(Behaviour):
 
     def usage_of(self, body: Any) -> Mapping[str, Any] | None:
         """What is reported for the request `body`."""
-        return automatic_usage(body, self.reasoning + self.text) if self.usage == "auto" else self.usage  # type: ignore[return-value]
+        return automatic_usage(body, self.reasoning + self.text) if isinstance(self.usage, str) else self.usage
 
     def _usage_events(self, body: Any) -> list[Any]:
         usage = self.usage_of(body)

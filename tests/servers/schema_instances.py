@@ -53,6 +53,6 @@ def _of_kind(kind: str, schema: Mapping[str, Any], root: Mapping[str, Any]) -> A
 
 def _number(schema: Mapping[str, Any], *, step: float) -> float:
     """0, or the bound next to it."""
-    lowest = max(schema.get("minimum", 0), schema.get("exclusiveMinimum", -step) + step)
-    highest = min(schema.get("maximum", lowest), schema.get("exclusiveMaximum", lowest + step) - step)
+    lowest: float = max(schema.get("minimum", 0), schema.get("exclusiveMinimum", -step) + step)
+    highest: float = min(schema.get("maximum", lowest), schema.get("exclusiveMaximum", lowest + step) - step)
     return min(lowest, highest)

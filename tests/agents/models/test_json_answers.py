@@ -121,7 +121,7 @@ READ_AS_MEANT = {
     "a list for one text": JSON.replace('"It burned."', '["It burned."]'),
     "a list in a string": json.dumps({**READING.model_dump(), "quotes": '["The mill burned in 1907."]'}),
     "commentary added": json.dumps({**READING.model_dump(), "explanation": "as asked"}),
-    "a missing brace": JSON[:-1],
+    "a missing brace": JSON[:-1] + "\n",
     "a missing brace in a fence": f"```json\n{JSON[:-1]}\n```",
     "a missing comma": JSON.replace('],"claim"', '] "claim"'),
     "a missing comma between lines": JSON.replace(',"', '\n"'),
@@ -199,6 +199,8 @@ def test_an_optional_field_may_be_null() -> None:
 def test_nested_objects_are_read_like_outer_ones() -> None:
     text = '{"Found": "True", "claims": {"Text": "It burned.", "evidence": ["1", 2.0], "note_to_self": 1}}'
     assert parse_answer(text, Answering) == Answering(found=True, claims=[Claim(text="It burned.", evidence=[1, 2])])
+    text = '{"found": true, "claims": [{"text": "x", "evidence": "1, 2"}, {"text": "y", "evidence": 3}]}'
+    assert [claim.evidence for claim in parse_answer(text, Answering).claims] == [[1, 2], [3]]
     text = '{"found": true, "claims": "[{\\"text\\": \\"It burned.\\"}]"}'
     assert parse_answer(text, Answering) == Answering(found=True, claims=[Claim(text="It burned.")])
 
@@ -223,6 +225,7 @@ REFUSED = {
     "out of bounds": ('{"found": true, "confidence": 5.5}', "less than or equal to 5"),
     "on another scale": ('{"found": true, "confidence": 95}', "less than or equal to 5"),
     "a fraction": ('{"found": true, "confidence": "4/5"}', "confidence"),
+    "not a number": ('{"found": true, "confidence": "NaN"}', "a number is wanted"),
     "a boolean for a number": ('{"found": true, "confidence": true}', "a number is wanted"),
     "a key that may be a field": ('{"found": true, "evidence": ["a"]}', "evidence is no field"),
     "a misspelt key": ('{"found": true, "quotse": ["a"], "claim": "x", "confidence": 1}', "quotse is no field"),
@@ -233,6 +236,7 @@ REFUSED = {
     "no value": ('{"found": true, "claim": }', "broken"),
     "cut inside a string": ('{"found": true, "quotes": ["The mill bur', "broken"),
     "cut after a comma": ('{"found": true, "quotes": ["a",', "broken"),
+    "cut inside a number": (JSON[:-3], "may have been cut"),
     "cut before all fields came": ('{"found": true, "quotes": ["a"', "last bracket"),
     "several answers": ('{"found": true, "claim": "a"}\n{"found": true, "claim": "b"}', "several"),
     "several answers in a list": ('[{"found": true, "claim": "a"}, {"found": true, "claim": "b"}]', "not a list of 2"),
@@ -255,6 +259,49 @@ def test_what_would_have_to_be_guessed_is_refused(text: str, problem: str) -> No
 def test_an_answer_that_was_cut_is_never_mended(cut: int) -> None:
     with pytest.raises(AnswerError):
         parse_answer(JSON[:cut], Reading, finish="length")
+
+
+LONG = Reading(found=True, quotes=["The mill burned in 1907.", "Nobody saw it."], claim="It burned.", confidence=2.5)
+
+
+@pytest.mark.parametrize("cut", range(1, len(LONG.model_dump_json())))
+def test_an_answer_that_ends_too_early_is_read_whole_or_not_at_all(cut: int) -> None:
+    try:
+        parsed = parse_answer(LONG.model_dump_json()[:cut], Reading)
+    except AnswerError:
+        return
+    assert parsed == LONG
+
+
+@pytest.mark.parametrize("mark", ["", '"', " "])
+def test_a_broken_mark_loses_no_part_of_an_answer(mark: str) -> None:
+    claims = [Claim(text='He said "no", twice.', evidence=[1, 2]), Claim(text="It's 5\" long: {x}", evidence=[3])]
+    answer = Answering(found=True, claims=claims)
+    for text in (answer.model_dump_json(), answer.model_dump_json(indent=1)):
+        for place, character in enumerate(text):
+            if character not in '"{}[]:':
+                continue
+            try:
+                parsed = parse_answer(text[:place] + mark + text[place + 1 :], Answering)
+            except AnswerError:
+                continue
+            assert [claim.evidence for claim in parsed.claims] == [[1, 2], [3]]
+            assert all(
+                abs(len(one.text) - len(other.text)) < 2 for one, other in zip(parsed.claims, claims, strict=True)
+            )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"found": true, "quotes": ["a.], "claim": "x", "confidence": 2}',
+        '{"found": true, "quotes": "\n"a.",\n"b."\n], "claim": "x", "confidence": 2}',
+        '{"found": true, "quotes": ["a.", ""b."", ","claim": "x", "confidence": 2}',
+    ],
+)
+def test_a_field_is_not_swallowed_by_another(text: str) -> None:
+    with pytest.raises(AnswerError):
+        parse_answer(text, Reading)
 
 
 def test_a_cut_answer_that_is_complete_is_read() -> None:

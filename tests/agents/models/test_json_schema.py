@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import enum
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pytest
 from pydantic import BaseModel, Field
@@ -16,6 +16,7 @@ from lcdoc.agents.notes import Confidence
 from lcdoc.agents.prompts import schemas
 from lcdoc.tests.servers.schema_instances import instance_of
 
+Item = TypeVar("Item")
 SUPPORTED = {"type", "properties", "required", "additionalProperties", "items", "anyOf", "enum", "$ref", "$defs"}
 
 
@@ -84,7 +85,7 @@ def test_every_object_is_closed_and_every_field_required(model: type[BaseModel])
 
 def test_fields_keep_their_order() -> None:
     assert list(strict_schema(Reading)["properties"]) == list(Reading.model_fields)
-    assert list(json.loads(json.dumps(strict_schema(Reading)))["properties"])[0] == "found"
+    assert json.dumps(strict_schema(Reading)["properties"]).startswith('{"found"')
 
 
 def test_what_strict_mode_has_no_word_for_is_said_in_descriptions() -> None:
@@ -161,14 +162,14 @@ def test_what_cannot_be_enforced_is_named(model: type[BaseModel], place: str) ->
 
 
 def test_the_response_format_has_a_name_that_servers_take() -> None:
-    class Näme(BaseModel):
-        text: str
+    class Page(BaseModel, Generic[Item]):
+        text: Item
 
-    made = response_format(Näme)
+    made = response_format(Page[int])
     assert made["type"] == "json_schema"
-    assert made["json_schema"]["name"] == "N_me"
+    assert made["json_schema"]["name"] == "Page_int"
     assert made["json_schema"]["strict"] is True
-    assert made["json_schema"]["schema"] == strict_schema(Näme)
+    assert made["json_schema"]["schema"] == strict_schema(Page[int])
 
 
 @pytest.mark.parametrize("model", [model for model in MODELS if model is not Forest])

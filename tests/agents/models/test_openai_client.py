@@ -7,12 +7,9 @@ import dataclasses
 import json
 import logging
 import socket
-import time
-from email.utils import formatdate
 
 import pytest
 
-from lcdoc.agents.models.error_translation import Refusal, clean, read_error, refused_field, translated
 from lcdoc.agents.models.errors import (
     AuthenticationError,
     ConnectionFailedError,
@@ -22,7 +19,6 @@ from lcdoc.agents.models.errors import (
     ModelConfigError,
     ModelError,
     ModelTimeoutError,
-    QuotaError,
     RateLimitError,
     RefusedRequestError,
     ServerError,
@@ -31,11 +27,18 @@ from lcdoc.agents.models.errors import (
 )
 from lcdoc.agents.models.model import Message, ModelSpec, Request, Server, TokenUsage
 from lcdoc.agents.models.openai_client import OpenAIModel, Timeouts
-from lcdoc.agents.models.retry_after import stated_delay_s
 from lcdoc.agents.models.secrets import Key
-from lcdoc.agents.models.streaming import Answer, EventReader, NotTheProtocolError
+from lcdoc.agents.models.streaming import Answer, EventReader
 from lcdoc.agents.models.usage_figures import believable_usage
 from lcdoc.agents.models.wire import FormattedRequest
+from lcdoc.tests.agents.models.refusal_texts import (
+    DEEPSEEK_LOGPROBS,
+    FORMATS,
+    GEMINI_SEED,
+    MISTRAL_STREAM_OPTIONS,
+    OPENAI_MAX_TOKENS,
+    OPENAI_TEMPERATURE,
+)
 from lcdoc.tests.servers.chat_server import (
     ChatServer,
     Cut,
@@ -207,8 +210,6 @@ def test_usage_that_cannot_be_right_is_counted_here(server):
         {"prompt_tokens": 0, "completion_tokens": 0},
         {"prompt_tokens": -5, "completion_tokens": -1},
         {"prompt_tokens": 10**9, "completion_tokens": 10**9},
-        {"prompt_tokens": "12", "completion_tokens": 1.5},
-        {"prompt_tokens": True, "completion_tokens": None},
     ]
     server.script(*(Reply("a short answer", usage=usage) for usage in wrong))
     for answer in ask(server, *[ASK] * len(wrong)):
@@ -238,12 +239,31 @@ def test_usage_that_cannot_be_right_is_counted_here(server):
             TokenUsage(tokens_in=90),
             TokenUsage(tokens_out=5_000),
         ),
+        ({"prompt_tokens": "12", "completion_tokens": 1.5}, None, None),
+        ({"prompt_tokens": True, "completion_tokens": None}, None, None),
         ({}, None, None),
         ("many", None, None),
     ],
 )
 def test_believable_usage(stated, taken, given):
     assert believable_usage(stated, prompt_bytes=400, max_tokens=64, answer_bytes=40) == (taken, given)
+
+
+def test_a_server_that_clips_prompts_is_noticed(server, caplog):
+    server.default = Reply("short", usage={"prompt_tokens": 2_048, "completion_tokens": 2})
+    long = Request((Message("user", "a rather long document " * 4_000),))
+    with caplog.at_level(logging.WARNING):
+        ask(server, long, long)
+    assert caplog.text.count("num_ctx") == 1
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        ask(server, Request((Message("user", "a rather long document " * 300),)))
+    assert "num_ctx" not in caplog.text
+
+
+def test_an_error_instead_of_a_stream_counts_as_its_status(server):
+    server.script(Garbage(b'{"error": {"code": 429, "message": "slow down"}}', "application/json"))
+    assert isinstance(ask(server), RateLimitError)
 
 
 # What goes wrong on the way
@@ -524,31 +544,6 @@ def test_neither_logs_nor_errors_hold_keys_or_prompts(server, caplog):
 
 # Fields that a server does not know
 
-OPENAI_MAX_TOKENS = error_body(
-    "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
-    code="unsupported_parameter", param="max_tokens",
-)  # fmt: skip
-OPENAI_TEMPERATURE = error_body(
-    "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported.",
-    code="unsupported_value", param="temperature",
-)  # fmt: skip
-MISTRAL_STREAM_OPTIONS = {
-    "object": "error",
-    "message": {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted", "input": {"include_usage": True}}]},
-    "type": "invalid_request_error",
-}  # fmt: skip
-GEMINI_SEED = [
-    {
-        "error": {
-            "code": 400,
-            "message": 'Invalid JSON payload received. Unknown name "seed": Cannot find field.',
-            "status": "INVALID_ARGUMENT",
-        }
-    }
-]
-DEEPSEEK_LOGPROBS = error_body("deepseek-reasoner does not support the parameter `logprobs`")
-GROQ_LOGPROBS = error_body("`logprobs` is not supported with this model")
-
 
 def test_fields_the_server_does_not_know_are_left_out_from_then_on(server, caplog):
     server.script(
@@ -586,53 +581,7 @@ def test_requests_at_the_same_time_find_out_together(server):
     assert asyncio.run(go()) == {"fine"}
 
 
-SENT = {
-    "max_tokens": 64,
-    "temperature": 0.0,
-    "stream_options": {},
-    "seed": 1,
-    "logprobs": True,
-    "stop": [],
-    "response_format": {},
-}
-
-
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        (OPENAI_MAX_TOKENS, "max_tokens"),
-        (OPENAI_TEMPERATURE, "temperature"),
-        (MISTRAL_STREAM_OPTIONS, "stream_options"),
-        (GEMINI_SEED, "seed"),
-        (DEEPSEEK_LOGPROBS, "logprobs"),
-        (GROQ_LOGPROBS, "logprobs"),
-        ({"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}, "seed"),
-        (error_body("Unrecognized request argument supplied: stream_options"), "stream_options"),
-        # About something else, though a field is named or something is not supported.
-        (error_body("max_tokens is too large: 99999. This model supports at most 16384 completion tokens", param="max_tokens"), None),
-        (error_body("'max_tokens' or 'max_completion_tokens' is too large: 8192. This model's maximum context length is 4096 tokens and your request has 10 input tokens (8192 > 4096 - 10).", code=400), None),
-        (error_body("Image input is not supported by this model", param="messages.[1].content"), None),
-        (error_body("messages: roles must alternate; the temperature of the discussion is high"), None),
-        (error_body("This model's maximum context length is 8192 tokens. Unsupported: max_tokens", code="context_length_exceeded"), None),
-        ({"error": "seedling is not supported"}, None),
-    ],
-)  # fmt: skip
-def test_which_field_a_refusal_is_about(body, field):
-    sent = {name: value for name, value in SENT.items() if name != "response_format"}
-    assert refused_field(Refusal(400, {}, json.dumps(body)), sent) == field
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        error_body("Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.", param="response_format"),
-        error_body("Invalid schema for response_format 'Note': In context=(), 'additionalProperties' is required", param="response_format"),
-        {"error": "'response_format.type' must be 'json_schema' or 'text'"},
-        error_body("This response_format type is unavailable now"),
-        error_body("This model does not support response format `json_schema`. See supported models"),
-        {"object": "error", "message": "Grammar error: Unimplemented keys: [\"uniqueItems\"]", "code": 400},
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("body", FORMATS)
 def test_a_refused_response_format_is_the_structured_layers_business(server, body):
     server.script(Status(400, body))
     request = FormattedRequest(ASK.messages, response_format={"type": "json_schema", "json_schema": {"schema": {}}})
@@ -646,144 +595,6 @@ def test_a_refusal_of_what_the_user_configured_is_told(server):
     server.script(Status(400, GEMINI_SEED))
     assert isinstance(ask(server, extra_body=(("seed", 5),)), RefusedRequestError)
     assert len(server.requests) == 1
-
-
-# What refusals mean
-
-
-def meaning(status, body, headers=None) -> ModelError:
-    text = body if isinstance(body, str) else json.dumps(body)
-    return translated(
-        Refusal(status, headers or {}, text), model="m", url="http://h/v1", key_hint="set A_KEY", sent={"max_tokens": 5}
-    )
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "window"),
-    [
-        # OpenAI
-        (400, error_body("This model's maximum context length is 128000 tokens. However, your messages resulted in 202868 tokens (202767 in the messages, 101 in the functions). Please reduce the length of the messages or functions.", code="context_length_exceeded", param="messages"), 128_000),
-        (400, error_body("Input tokens exceed the configured limit of 272,000 tokens. Your messages resulted in 300,010 tokens.", code="context_length_exceeded"), 272_000),
-        (400, error_body("Please reduce the length of the messages or completion.", code="context_length_exceeded"), None),
-        # vLLM
-        (400, {"object": "error", "message": "This model's maximum context length is 16384 tokens. However, you requested 19591 tokens (9591 in the messages, 10000 in the completion). Please reduce the length of the messages or completion. None", "type": "BadRequestError", "param": None, "code": 400}, 16_384),
-        (400, {"object": "error", "message": "'max_tokens' or 'max_completion_tokens' is too large: 8192. This model's maximum context length is 4096 tokens and your request has 10 input tokens (8192 > 4096 - 10).", "type": "BadRequestError", "code": 400}, 4_096),
-        (400, {"error": {"message": "The decoder prompt (length 5000) is longer than the maximum model length of 4096. Make sure that `max_model_len` is no smaller than the number of text tokens.", "type": "BadRequestError", "code": 400}}, 4_096),
-        (400, {"error": {"message": "You passed 4097 input tokens and requested 1000 output tokens. However, the model's context length is only 4096 tokens, resulting in a maximum input length of 3096 tokens.", "code": 400}}, 4_096),
-        # llama.cpp
-        (400, {"error": {"code": 400, "message": "the request exceeds the available context size. try increasing the context size or enable context shift", "type": "exceed_context_size_error", "n_prompt_tokens": 14429, "n_ctx": 8192}}, 8_192),
-        (500, {"error": {"code": 500, "message": "the request exceeds the available context size. try increasing the context size or enable context shift", "type": "exceed_context_size_error", "n_prompt_tokens": 1407, "n_ctx": 256}}, 256),
-        (400, {"error": {"code": 400, "message": "request (14429 tokens) exceeds the available context size (8192 tokens), try increasing it", "type": "exceed_context_size_error"}}, 8_192),
-        # llama-cpp-python
-        (400, error_body("This model's maximum context length is 2048 tokens, however you requested 2285 tokens (2285 in your prompt; 0 for the completion). Please reduce your prompt; or completion length.", code="context_length_exceeded", param="messages"), 2_048),
-        (500, error_body("Requested tokens (2285) exceed context window of 2048", kind="internal_server_error"), 2_048),
-        # SGLang
-        (400, {"object": "error", "message": "The input (61709 tokens) is longer than the model's context length (40960 tokens).", "type": "BadRequestError", "param": None, "code": 400}, 40_960),
-        (400, {"object": "error", "message": "Input length (160062 tokens) exceeds the maximum allowed length (59862 tokens).", "code": 400}, 59_862),
-        (400, {"object": "error", "message": "Requested token count exceeds the model's maximum context length of 32768 tokens. You requested a total of 40000 tokens: 30000 tokens from the input messages and 10000 tokens for the completion.", "code": 400}, 32_768),
-        # LM Studio
-        (400, {"error": "Trying to keep the first 111490 tokens when context the overflows. However, the model is loaded with context length of only 32768 tokens, which is not enough. Try to load the model with a larger context length, or provide a shorter input."}, 32_768),
-        (400, {"error": "The number of tokens to keep from the initial prompt is greater than the context length (n_keep: 13055>= n_ctx: 4096). Try to load the model with a larger context length, or provide a shorter input."}, 4_096),
-        (400, {"error": "Cannot truncate prompt with n_keep (15028) >= n_ctx (7424)"}, 7_424),
-        # OpenRouter, also with the provider's own words inside
-        (400, {"error": {"message": "This endpoint's maximum context length is 131072 tokens. However, you requested about 138956 tokens (7884 of text input, 131072 in the output). Please reduce the length of either one, or use the \"middle-out\" transform to compress your prompt automatically.", "code": 400}}, 131_072),
-        (502, {"error": {"message": "Provider returned error", "code": 502, "metadata": {"provider_name": "X", "raw": '{"object": "error", "message": "This model\'s maximum context length is 16000 tokens. However, you requested 17165 tokens", "code": 400}'}}}, 16_000),
-        # Ollama
-        (400, error_body("input length exceeds the context length", kind="api_error"), None),
-        (400, error_body("prompt too long; exceeded max context length by 1200 tokens"), None),
-        # Anthropic, Gemini, Mistral, TGI
-        (400, error_body("prompt is too long: 215000 tokens > 200000 maximum"), 200_000),
-        (400, error_body("input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000, decrease input length"), 200_000),
-        (400, [{"error": {"code": 400, "message": "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).", "status": "INVALID_ARGUMENT"}}], 1_048_576),
-        (400, {"object": "error", "message": "Prompt contains 40000 tokens and 0 draft tokens, too large for model with 32768 maximum context length", "type": "invalid_request_error"}, 32_768),
-        (422, {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens and 512 `max_new_tokens`", "error_type": "validation"}, 4_096),
-    ],
-)  # fmt: skip
-def test_a_prompt_that_is_too_long_is_recognised_and_the_window_read(status, body, window):
-    error = meaning(status, body)
-    assert isinstance(error, ContextOverflowError)
-    assert error.context_window == window
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "kind"),
-    [
-        (429, error_body("You exceeded your current quota, please check your plan and billing details.", kind="insufficient_quota", code="insufficient_quota"), QuotaError),
-        (429, [{"error": {"code": 429, "message": "You exceeded your current quota, please check your plan and billing details.", "status": "RESOURCE_EXHAUSTED", "details": [{"@type": "RetryInfo", "retryDelay": "34s"}]}}], RateLimitError),
-        (402, {"error": {"message": "This request requires more credits, or fewer max_tokens.", "code": 402}}, QuotaError),
-        (402, error_body("Insufficient Balance"), QuotaError),
-        (429, error_body("Request too large for gpt-4 in organization x on tokens per min (TPM): Limit 10000, Requested 15000. The input or output tokens must be reduced in order to run successfully.", code="rate_limit_exceeded"), RefusedRequestError),
-        (413, error_body("Request too large for model `llama` on tokens per minute (TPM): Limit 6000, Requested 10000", code="rate_limit_exceeded"), RefusedRequestError),
-        (413, "<html><head><title>413 Request Entity Too Large</title></head></html>", RefusedRequestError),
-        (429, "", RateLimitError),
-        (401, {"detail": "Not authenticated"}, AuthenticationError),
-        (403, error_body("Country not supported", code="unsupported_country"), AuthenticationError),
-        (403, {"error": {"message": "Input was flagged", "code": 403, "metadata": {"reasons": ["x"]}}}, RefusedRequestError),
-        (404, error_body('model "x" not found, try pulling it first', kind="api_error"), UnknownModelError),
-        (400, {"error": {"message": "nope/x is not a valid model ID", "code": 400}}, UnknownModelError),
-        (405, {"detail": "Method Not Allowed"}, UnknownModelError),
-        (408, "", ServerError),
-        (409, "", ServerError),
-        (500, "<html><head><title>500</title></head><body>x</body></html>", ServerError),
-        (503, error_body("Loading model", kind="unavailable_error", code=503), ServerError),
-        (529, error_body("Overloaded", kind="overloaded_error"), ServerError),
-        (400, error_body("messages: at least one message is required"), RefusedRequestError),
-        (422, {"detail": [{"loc": ["body", "messages"], "msg": "field required", "type": "value_error.missing"}]}, RefusedRequestError),
-        (418, "I'm a teapot", RefusedRequestError),
-    ],
-)  # fmt: skip
-def test_what_a_status_means(status, body, kind):
-    error = meaning(status, body)
-    assert type(error) is kind
-    assert str(error).startswith("model m: ")
-    assert "\n" not in str(error)
-
-
-@pytest.mark.parametrize(
-    "body",
-    ["", "[" * 5_000, '{"error": ' * 50 + "1" + "}" * 50, "null", "[]", '{"error": null}', "\x00\x1b[2J\u202e", '"x"'],
-)
-def test_no_error_body_breaks_the_translation(body):
-    for status in (400, 401, 404, 429, 500):
-        message = str(meaning(status, body))
-        assert message.isprintable()
-        assert str(status) in message
-
-
-def test_the_servers_words_are_shown_short_and_on_one_line():
-    assert read_error('{"message": "a", "detail": "b"}').text == "a. b"
-    said = clean("first\r\n\tsecond\x07 " + "x" * 1_000)
-    assert said.startswith("first second x")
-    assert len(said) == 300
-
-
-@pytest.mark.parametrize(
-    ("headers", "text", "seconds"),
-    [
-        ({"retry-after": "7"}, "", 7),
-        ({"retry-after": "0.5"}, "", 0.5),
-        ({"retry-after": "9", "retry-after-ms": "1500"}, "", 1.5),
-        ({"x-ratelimit-reset-tokens": "6m0s", "x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-requests": "1h", "x-ratelimit-remaining-requests": "9"}, "", 360),
-        ({"x-ratelimit-reset-requests": "1.5s"}, "", 1.5),
-        ({"x-ratelimit-reset-requests": "120ms"}, "", 0.12),
-        ({}, "Rate limit reached for gpt-4. Please try again in 1m2.5s. Visit", 62.5),
-        ({}, "Please retry after 20s", 20),
-        ({"retry-after": "soon"}, "", None),
-        ({"retry-after": "-5"}, "", None),
-        ({"retry-after": "nan"}, "", None),
-        ({"retry-after": "inf"}, "", None),
-        ({}, "", None),
-    ],
-)  # fmt: skip
-def test_how_long_a_server_asks_to_wait(headers, text, seconds):
-    stated = stated_delay_s(headers, text)
-    assert stated == (None if seconds is None else pytest.approx(seconds))
-
-
-def test_dates_are_waited_for():
-    assert 50 < stated_delay_s({"retry-after": formatdate(time.time() + 60, usegmt=True)}, "") <= 61
-    assert stated_delay_s({"retry-after": formatdate(time.time() - 60, usegmt=True)}, "") == 0
-    assert 50 < stated_delay_s({"x-ratelimit-reset": str(int((time.time() + 60) * 1000))}, "") <= 61
 
 
 def test_retry_after_arrives_with_the_error(server):
@@ -827,67 +638,3 @@ def test_a_huge_error_body_is_not_read_to_its_end(server):
     error = ask(server)
     assert isinstance(error, ServerError)
     assert len(str(error)) < 500
-
-
-# The reader of events
-
-
-def events_of(*parts: bytes):
-    reader = EventReader()
-    return [event for part in parts for event in reader.feed(part)] + reader.finish()
-
-
-def test_events_are_the_same_however_the_bytes_are_cut():
-    data = (
-        b': comment\r\n\r\nevent: x\r\nid: 1\r\ndata: {"a": 1}\r\n\r\ndata:{"b": "\xc3\xbc"}\n'
-        b'data: {"c":\ndata: 3}\n\nretry: 5\ndata: [DONE]\n\n'
-    )
-    whole = events_of(data)
-    assert whole == [{"a": 1}, {"b": "ü"}, {"c": 3}, None]
-    for size in (1, 2, 3, 7):
-        assert events_of(*(data[start : start + size] for start in range(0, len(data), size))) == whole
-
-
-def test_an_event_without_its_blank_line_counts():
-    assert events_of(b'data: {"a": 1}') == [{"a": 1}]
-    with pytest.raises(NotTheProtocolError):
-        events_of(b'data: {"a": ')
-
-
-def answer_of(*deltas) -> Answer:
-    answer = Answer(max_bytes=1_000, max_reasoning_bytes=1_000)
-    for delta in deltas:
-        answer.add({"choices": [{"index": 0, "delta": delta}]})
-    return answer
-
-
-def test_halves_of_a_character_in_two_pieces_are_one():
-    answer = Answer(max_bytes=1_000, max_reasoning_bytes=1_000)
-    pieces = [answer.add({"choices": [{"delta": {"content": text}}]}) for text in ("a\ud83d", "\ude00b", "\ud83d")]
-    pieces.append(answer.add({"choices": [{"delta": {}, "finish_reason": "stop"}]}))
-    assert answer.text == "".join(pieces) == "a😀b\ufffd"
-
-
-def test_deltas_of_other_shapes():
-    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "yes"}]
-    answer = answer_of({"content": None, "tool_calls": [{"x": 1}]}, {"content": parts}, {"content": 5}, None)
-    assert (answer.text, answer.reasoning) == ("yes", "hm")
-    refused = answer_of({"refusal": "I cannot"})
-    assert (refused.text, refused.finish) == ("I cannot", "content_filter")
-    other = Answer(max_bytes=9, max_reasoning_bytes=9)
-    assert other.add({"choices": [{"index": 1, "delta": {"content": "another"}}]}) == ""
-
-
-def test_a_finish_reason_that_is_a_failure():
-    answer = answer_of({"content": "some"})
-    answer.add({"choices": [{"delta": {}, "finish_reason": "error"}]})
-    answer.done = True
-    assert not answer.complete
-
-
-def test_logprobs_with_a_wrong_one_among_them_are_none():
-    answer = Answer(max_bytes=9, max_reasoning_bytes=9)
-    for value in (-0.1, "x"):
-        logprobs = {"content": [{"token": "a", "logprob": value}]}
-        answer.add({"choices": [{"delta": {"content": "a"}, "logprobs": logprobs}]})
-    assert answer.logprobs is None

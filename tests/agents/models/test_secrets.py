@@ -22,7 +22,7 @@ def test_a_key_gives_itself_away_only_when_revealed():
     key = Key(SECRET, source="SOME_VARIABLE")
     assert key.reveal() == SECRET
     assert key.source == "SOME_VARIABLE"
-    shown = [repr(key), str(key), f"{key}", f"{key:>40}", f"{key!r}", "%s %r" % (key, key), repr({"k": [key]})]
+    shown = [repr(key), str(key), f"{key}", f"{key:>40}", f"{key!r}", "%s %r" % (key, key), repr({"k": [key]})]  # noqa: UP031
     assert not [text for text in shown if "7Hs" in text]
     assert not hasattr(key, "__dict__")
 
@@ -186,7 +186,7 @@ def test_tracebacks_in_the_log_hold_no_key(root_log):
 
 
 def test_a_record_that_cannot_be_formatted_holds_no_key_either(root_log):
-    logging.getLogger("lib").error("%d and %s", SECRET)
+    logging.getLogger("lib").error("%d and %s", SECRET)  # noqa: PLE1206
     assert "7Hs" not in root_log.getvalue()
     assert MARKER in root_log.getvalue()
 

@@ -1,0 +1,106 @@
+"""What all workflows share: a LangGraph graph over a session, its state saved step by step, its events as one stream.
+
+A workflow is one file: its graph, how its answer is composed, and its plan. State holds names, numbers and failures;
+the notes themselves are in the library's notebook, so a checkpoint stays small. A node that fails returns a Failure,
+since an exception would cancel the nodes beside it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lcdoc.agents.models.budget import Budget
+from lcdoc.documents import Document
+from lcdoc.memory import Library
+from lcdoc.memory.runs import Run as RunRecord
+from lcdoc.workflows.answer import Answer
+from lcdoc.workflows.events import Answered, Event, Partial, Progress, Started
+from lcdoc.workflows.readers import Readers
+from lcdoc.workflows.search import Search
+from lcdoc.workflows.session import Session
+from lcdoc.workflows.workflow import Plan
+
+if TYPE_CHECKING:
+    from langgraph.graph import StateGraph
+
+    from lcdoc.workflows.rehearsal import Stage
+
+_PASSING = (Progress, Partial, Answered)
+"""Events that a run's record need not have."""
+_MOST_STEPS = 100_000
+"""Of a graph; LangGraph's own limit of 25 is for loops of agents, not for the pieces of a book."""
+
+
+class GraphWorkflow(ABC):
+    """A workflow as a graph. Subclasses give the graph, its first state, the answer at its end, and the plan."""
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    """What it does and when to choose it, in one line."""
+
+    def __init__(self, library: Library, search: Search, readers: Readers) -> None:
+        self.library = library
+        self.search = search
+        self.readers = readers
+
+    @abstractmethod
+    def graph(self, session: Session) -> StateGraph[Any, Any, Any, Any]:
+        """The graph, not compiled; its nodes are bound to `session`."""
+
+    def first_state(self, session: Session) -> dict[str, Any]:
+        """What the graph begins with."""
+        return {}
+
+    @abstractmethod
+    def conclude(self, session: Session, state: dict[str, Any]) -> Answer:
+        """The answer, from the graph's last state and what the session noted."""
+
+    @abstractmethod
+    async def plan(self, question: str, documents: Sequence[Document], stage: Stage | None) -> Plan:
+        """What `stream` will take for this question, rehearsed on `stage` where a model is to be asked."""
+
+    async def stream(
+        self,
+        question: str,
+        documents: Sequence[Document],
+        *,
+        budget: Budget | None = None,
+        resumed: RunRecord | None = None,
+    ) -> AsyncIterator[Event]:
+        """Answer, telling what happens; `resumed` is a run that was cut off, to go on where it was.
+
+        The caps of `budget` hold for what is done now. Raises EmbedderError, LibraryError, and ModelError where nothing
+        could be read at all.
+        """
+        yield Started(question, tuple(document.name for document in documents), self.name)
+        with self.readers.start(question, self.name, documents, budget or Budget(), resumed=resumed) as run:
+            session = Session(question, documents, run, self.library, self.search)
+            async for event in self._steps(session, goes_on=resumed is not None):
+                if not isinstance(event, _PASSING):
+                    self.library.notebook.record(run.id, type(event).__name__, asdict(event))
+                yield event
+
+    async def _steps(self, session: Session, *, goes_on: bool) -> AsyncIterator[Event]:
+        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+        run = session.run
+        async with AsyncSqliteSaver.from_conn_string(str(self.library.checkpoints_path)) as saver:
+            app = self.graph(session).compile(checkpointer=saver, name=self.name)
+            config: Any = {
+                "configurable": {"thread_id": run.id},
+                "recursion_limit": _MOST_STEPS,
+                "max_concurrency": run.concurrency,
+            }
+            begun = goes_on and bool((await app.aget_state(config)).next)
+            first = None if begun else self.first_state(session)
+            events: AsyncIterator[Any] = app.astream(first, config, stream_mode="custom", durability="sync")
+            async for event in events:
+                yield event
+            answer = self.conclude(session, (await app.aget_state(config)).values)
+            if not answer.partial:
+                # Nothing to go on from; the notes stay, for the trace.
+                await saver.adelete_thread(run.id)
+        yield Answered(run.ends_with(answer))
