@@ -44,6 +44,8 @@ class Screen:
         self._progress: Progress | None = None
         self._tasks: dict[tuple[str, str], TaskID] = {}
         self._writing: Live | None = None
+        self.run_id: str | None = None
+        """The run under way, where a question is being answered."""
 
     def __enter__(self) -> Screen:
         return self
@@ -67,7 +69,11 @@ class Screen:
         """Show an event: progress moves a bar, a failed document is a line at once."""
         from lcdoc.workflows import events
 
-        if isinstance(event, events.Progress):
+        if isinstance(event, events.Started):
+            self.run_id = event.run_id or None
+        elif isinstance(event, events.Resumed):
+            self.say(f"going on with run {event.run_id}: {event.notes:,} note{'s'[: event.notes != 1]} kept")
+        elif isinstance(event, events.Progress):
             self._advance(event.stage, event.document, event.done, event.total)
         elif isinstance(event, events.DocumentFailed):
             self.warn(event.message)
@@ -272,7 +278,7 @@ def _account(answer: Answer) -> str:
     if answer.model != "offline":
         parts.append(usage_text(answer.usage))
     parts.append(f"{answer.usage.seconds:.1f} s")
-    if answer.run_id:
+    if answer.model != "offline":
         parts.append(f"run {answer.run_id}")
     return "; ".join(parts)
 

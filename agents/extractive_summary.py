@@ -24,6 +24,8 @@ from lcdoc.agents.quotes import check_quote
 from lcdoc.agents.reader import Passage
 from lcdoc.retrieval.embedders import Embedder
 
+SUMMARY_REVISION = 1
+"""Goes up when the same text would be summarised otherwise."""
 MAX_EMBEDDED = 320
 """Sentences that get vectors, whatever the length of the text: about 10,000 tokens, 2 s on two cores."""
 _POINT_WORDS = 24
@@ -87,6 +89,28 @@ def summarise(passages: Sequence[Passage], embedder: Embedder, *, words: int) ->
             centrality[index] *= _LEANING if _DEPENDENT.match(sentence.text) else 1.0
         chosen += _by_marginal_relevance(vectors, centrality, indices, chosen, part.points)
     return _points(passages, [kept[index] for index in _within(words, kept, centrality, chosen)])
+
+
+def central_points(points: Sequence[SummaryPoint], embedder: Embedder, *, words: int) -> Summary:
+    """The points most like the others and least like each other, in order: as many as `words` admit, at least one.
+
+    Raises ValueError unless `words` is positive, and what the embedder raises.
+    """
+    if words < 1:
+        raise ValueError(f"a summary has at least one word, not {words}")
+    lengths = [len(point.text.split()) for point in points]
+    if sum(lengths) <= words or len(points) < 2:
+        return Summary(points=tuple(points))
+    vectors = embedder.embed([point.text for point in points])
+    centrality = _centrality(vectors)
+    ranked = _by_marginal_relevance(vectors, centrality, range(len(points)), (), len(points))
+    taken: list[int] = []
+    left = words
+    for index in ranked:
+        if lengths[index] <= left or not taken:
+            taken.append(index)
+            left -= lengths[index]
+    return Summary(points=tuple(points[index] for index in sorted(taken)))
 
 
 def _is_statement(candidate: Candidate) -> bool:

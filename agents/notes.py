@@ -73,6 +73,8 @@ class Draft(_Value):
     found: bool
     claims: tuple[Claim, ...] = ()
     confidence: Confidence = 0.0
+    dropped: Annotated[int, Field(ge=0)] = 0
+    """Quotes that the reader gave for it and the source does not have; none where it answers from notes."""
 
     @property
     def text(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,10 +18,22 @@ from lcdoc.agents.claims import claim_of
 from lcdoc.agents.evidence import Floats
 from lcdoc.agents.evidence_ranking import rank_evidence
 from lcdoc.agents.evidence_weights import FOUND_THRESHOLD
-from lcdoc.agents.extractive_summary import summarise
+from lcdoc.agents.extractive_summary import SUMMARY_REVISION, central_points, summarise
 from lcdoc.agents.folding import fold
-from lcdoc.agents.models.model import OnText
-from lcdoc.agents.notes import Choice, Claim, Draft, Judgement, Note, Quote, Summary, Verdict, same_evidence
+from lcdoc.agents.models.model import OnText, Request
+from lcdoc.agents.notes import (
+    Choice,
+    Claim,
+    Draft,
+    Judgement,
+    Note,
+    Quote,
+    Summary,
+    SummaryPoint,
+    Verdict,
+    same_evidence,
+)
+from lcdoc.agents.packing import cut_passage
 from lcdoc.agents.prompts.checks import unquoted_figures
 from lcdoc.agents.questions import Question
 from lcdoc.agents.quotes import check_quote
@@ -29,7 +42,11 @@ from lcdoc.agents.stems import stems_of
 from lcdoc.documents import Document, Span
 from lcdoc.retrieval.embedders import Embedder
 from lcdoc.retrieval.sentences import sentence_spans
+from lcdoc.retrieval.tokens import estimate_tokens
 
+ROOM_TOKENS = 2_000
+PASSAGE_TOKENS = 180
+"""Of the pieces in which whole documents are ranked: the measures were fitted to passages of about this length."""
 MAX_QUOTES = 3
 _CERTAIN_SHARE = 0.75
 """Quotes are added until together they have this share of the probability that some candidate answers."""
@@ -51,6 +68,11 @@ class OfflineReader:
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
 
+    @property
+    def embedder(self) -> Embedder:
+        """What it compares with: for skills that are not its own."""
+        return self._embedder
+
     async def read(self, passage: Passage, question: str, carried: Note | None = None) -> Note:
         """The sentences of `passage` that answer. `read_many` is far quicker for several passages at once."""
         return await self.read_many([passage], question, carried)
@@ -66,6 +88,14 @@ class OfflineReader:
         if not note.found:
             return carried.model_copy(update={"unchanged": True})
         return _merged([carried, note])
+
+    def count(self, text: str) -> int:
+        """An estimate: see `estimate_tokens`."""
+        return estimate_tokens(text)
+
+    def room(self, question: str, *, carrying: bool = False) -> int:
+        """As much as is worth one note: the best sentences of more text would crowd each other out."""
+        return ROOM_TOKENS
 
     def parts(self, passages: Sequence[Passage], question: str, carried: Note | None = None) -> list[Sequence[Passage]]:
         """All passages in one part: they are ranked against each other."""
@@ -104,6 +134,10 @@ class OfflineReader:
             dropped=dropped,
         )
 
+    def requests(self, passage: Passage, question: str) -> Sequence[Request]:
+        """None."""
+        return ()
+
     async def merge(self, notes: Sequence[Note], question: str) -> Note:
         """The best quotes of all notes, each piece of evidence once."""
         return _merged(notes)
@@ -130,6 +164,17 @@ class OfflineReader:
             claims.append(Claim(text=merged.claim, confidence=merged.confidence))
         return Draft(found=bool(claims), claims=tuple(claims), confidence=merged.confidence)
 
+    def fits(self, passages: Sequence[Passage], question: str) -> bool:
+        """Always: sentences are ranked, however many there are."""
+        return True
+
+    async def answer_from(self, passages: Sequence[Passage], question: str, *, on_text: OnText | None = None) -> Draft:
+        """The best sentences of all passages, as `answer` gives them."""
+        pieces = await asyncio.to_thread(_ranked_pieces, passages)
+        note = await self.read_many(pieces, question)
+        draft = await self.answer(question, [note], on_text=on_text)
+        return draft.model_copy(update={"dropped": note.dropped})
+
     async def judge(self, question: str, claims: Sequence[Claim], *, passages: Sequence[Passage] = ()) -> Judgement:
         """Supported is a claim most of whose words stand in one of its quotes; best the one whose quotes are strongest.
 
@@ -154,6 +199,14 @@ class OfflineReader:
     async def summarize(self, passages: Sequence[Passage], *, words: int) -> Summary:
         """Central sentences of the passages, in order, from every part of them: see `extractive_summary`."""
         return await asyncio.to_thread(summarise, passages, self._embedder, words=words)
+
+    async def condense(self, points: Sequence[SummaryPoint], *, words: int) -> Summary:
+        """The most central of the points, in order, unchanged."""
+        return await asyncio.to_thread(central_points, points, self._embedder, words=words)
+
+    @property
+    def fingerprint(self) -> str:
+        return f"offline {SUMMARY_REVISION}, {self._embedder.fingerprint}"
 
     async def choose(self, question: str, options: Sequence[str], trail: Sequence[str]) -> Choice:
         """The option most like the question that is not on the trail yet; None when none is like it at all."""
@@ -181,6 +234,15 @@ class OfflineReader:
             reason=f"closest to the question (similarity {scores[best]:.2f})",
             confidence=round(5 * share * min(1.0, float(scores[best])), 2),
         )
+
+
+def _ranked_pieces(passages: Sequence[Passage]) -> list[Passage]:
+    """`passages` in pieces of the length that the measures know, under the titles of their own sections."""
+    pieces = [piece for passage in passages for piece in cut_passage(passage, PASSAGE_TOKENS, estimate_tokens)]
+    return [
+        replace(piece, heading_path=tuple(section.title for section in piece.document.sections_at(piece.span.start)))
+        for piece in pieces
+    ]
 
 
 def quoted_evidence(shares: Floats) -> int:

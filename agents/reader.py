@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from lcdoc.agents.models.model import OnText
-from lcdoc.agents.notes import Choice, Claim, Draft, Judgement, Note, Summary
+from lcdoc.agents.models.model import OnText, Request
+from lcdoc.agents.notes import Choice, Claim, Draft, Judgement, Note, Summary, SummaryPoint
 from lcdoc.documents import Document, Span
 from lcdoc.retrieval.passages import Chunk, Hit
 
@@ -54,10 +54,25 @@ class Reader(Protocol):
         """What all `passages` together add to the question, in as few steps as the reader can take them."""
         ...
 
+    def count(self, text: str) -> int:
+        """Tokens of document text for this reader; errs high where they cannot be told."""
+        ...
+
+    def room(self, question: str, *, carrying: bool = False) -> int:
+        """Tokens of text that one `read` takes, beside a carried note if `carrying`. Raises ModelConfigError."""
+        ...
+
     def parts(self, passages: Sequence[Passage], question: str, carried: Note | None = None) -> list[Sequence[Passage]]:
         """`passages` as `read_many` would take them, step by step; each part given to it alone is one step.
 
         A passage too long for one step is in several parts, in pieces.
+        """
+        ...
+
+    def requests(self, passage: Passage, question: str) -> Sequence[Request]:
+        """What `read` would send to a model for `passage` with nothing carried in; nothing where none is asked.
+
+        With a note carried in it sends the same up to the end of the passage.
         """
         ...
 
@@ -73,12 +88,32 @@ class Reader(Protocol):
         """
         ...
 
+    def fits(self, passages: Sequence[Passage], question: str) -> bool:
+        """Whether `answer_from` takes all of `passages` together."""
+        ...
+
+    async def answer_from(self, passages: Sequence[Passage], question: str, *, on_text: OnText | None = None) -> Draft:
+        """The answer that `passages` give, read all together in one step; `on_text` as for `answer`.
+
+        Raises ContextOverflowError where they do not fit: nothing is parted or left out.
+        """
+        ...
+
     async def judge(self, question: str, claims: Sequence[Claim], *, passages: Sequence[Passage] = ()) -> Judgement:
         """Which of `claims` their quotes, and `passages` where given, bear out, and which of those answers best."""
         ...
 
     async def summarize(self, passages: Sequence[Passage], *, words: int) -> Summary:
         """What the passages say, in at most about `words` words."""
+        ...
+
+    async def condense(self, points: Sequence[SummaryPoint], *, words: int) -> Summary:
+        """What matters most of `points`, in at most about `words` words; each point has the citations of those in it."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Names what its summaries depend on beside the text: summaries of one fingerprint go together."""
         ...
 
     async def choose(self, question: str, options: Sequence[str], trail: Sequence[str]) -> Choice:

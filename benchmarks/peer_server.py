@@ -31,10 +31,10 @@ from lcdoc.agents.models.budget import Budget, Ledger
 from lcdoc.agents.models.errors import AuthenticationError, ContextOverflowError, InvalidOutputError, ModelError
 from lcdoc.agents.models.model import Completion, Message, ModelSpec, RateLimits, Request, Server
 from lcdoc.agents.models.names import Chosen
-from lcdoc.agents.models.openai_client import Timeouts
 from lcdoc.agents.models.retry import RetryPolicy
 from lcdoc.agents.models.secrets import Key
 from lcdoc.agents.models.stack import ModelStack
+from lcdoc.agents.models.timeouts import Timeouts
 from lcdoc.memory import Library
 
 WINDOW_TOKENS = 512

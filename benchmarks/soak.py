@@ -40,10 +40,10 @@ from lcdoc.agents.models.errors import BudgetExceededError, ModelError
 from lcdoc.agents.models.fingerprint import fingerprint
 from lcdoc.agents.models.model import ChatModel, Message, ModelSpec, Prices, RateLimits, Request, Server
 from lcdoc.agents.models.names import Chosen
-from lcdoc.agents.models.openai_client import Timeouts
 from lcdoc.agents.models.retry import RetryPolicy
 from lcdoc.agents.models.secrets import Key
 from lcdoc.agents.models.stack import ModelStack
+from lcdoc.agents.models.timeouts import Timeouts
 from lcdoc.memory import Library
 from lcdoc.tests.servers.server_process import ServerProcess
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lcdoc.commands.guard import NOT_FOUND, guarded, usage_error
+from lcdoc.commands.guard import INTERRUPTED, NOT_FOUND, guarded, usage_error
 from lcdoc.commands.options import (
     DebugOption,
     EmbedderOption,
@@ -24,6 +26,9 @@ from lcdoc.commands.options import (
     QuietOption,
     RefreshOption,
 )
+
+if TYPE_CHECKING:
+    from lcdoc.screen import Screen
 
 
 @guarded
@@ -49,6 +54,15 @@ def ask(
     no_cache: NoCacheOption = False,
     refresh: RefreshOption = False,
     profile: ProfileOption = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            help="Go on with a run that was cut off; see lcdoc runs list.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
     boxes: Annotated[
         bool, typer.Option("--boxes", help="With --json: also where each quote stands on its PDF page.")
@@ -63,8 +77,8 @@ def ask(
 
     Reads PDF, EPUB, DOCX, HTML, Markdown and plain text, told apart by content. Without --model the answer is made of
     sentences of the documents: no key, no network, no download. With it, a language model reads the best passages and
-    answers; every quote it gives is checked against the source. Exit code 0: answered, 1: not found, 2: bad input,
-    130: interrupted.
+    answers; every quote it gives is checked against the source. A question that was cut off goes on where it was when
+    it is asked again. Exit code 0: answered, 1: not found, 2: bad input, 130: interrupted.
 
     lcdoc ask contract.pdf "When does the lease end?"
 
@@ -73,7 +87,57 @@ def ask(
     lcdoc ask book.pdf "Why did she leave?" --model http://127.0.0.1:8080/v1
 
     lcdoc ask book.pdf "Why did she leave?" --model openai/gpt-4.1-mini --max-cost 0.10
+
+    lcdoc ask --resume 1c9f --max-cost 0.50
     """
+    files, asked = ([], "") if resume is not None else _asked(paths, question)
+    if no_cache and refresh:
+        raise usage_error("--no-cache and --refresh exclude each other: the first keeps nothing, the second replaces")
+    if resume is not None:
+        if paths or question is not None or model or estimate or show_prompts or no_cache or refresh:
+            raise usage_error(
+                "--resume goes on with a run as it began: give caps beside it, but no file, question or model"
+            )
+        model = _model_of(resume, library)
+    from lcdoc.agents.models.budget import Budget
+    from lcdoc.screen import Screen
+    from lcdoc.workflows.workspace import Workspace
+
+    with (
+        Screen(quiet=quiet) as screen,
+        _resumable(screen),
+        Workspace.open(library, embedder=embedder, background=False, model=model) as workspace,
+    ):
+        budget = Budget(usd=max_cost, tokens=max_tokens, calls=max_calls, seconds=max_seconds)
+        if resume is not None:
+            answer = workspace.resume(resume, budget=budget, profile=profile, on_event=screen.handle)
+        else:
+            documents = workspace.read(files, password=password, on_event=screen.handle)
+            if show_prompts or estimate:
+                plan = workspace.plan(asked, documents, profile=profile, on_event=screen.handle)
+                if show_prompts:
+                    screen.prompts(plan)
+                if estimate:
+                    screen.plan(plan, workspace.model)
+                return
+            answer = workspace.ask(
+                asked,
+                documents,
+                budget=budget,
+                store="off" if no_cache else "refresh" if refresh else "use",
+                profile=profile,
+                on_event=screen.handle,
+            )
+        if as_json:
+            screen.json(workspace.answer_json(answer, boxes=boxes, password=password))
+        else:
+            screen.answer(answer)
+    if not answer.found:
+        raise typer.Exit(NOT_FOUND)
+
+
+def _asked(paths: list[str] | None, question: str | None) -> tuple[list[str], str]:
+    """The files and the question, where both are there."""
     if question is None:
         raise usage_error('a file and a question are missing; try: lcdoc ask FILE "your question"')
     if not paths:
@@ -83,35 +147,23 @@ def ask(
         raise usage_error('the file is missing; try: lcdoc ask FILE "your question"')
     if not question.strip():
         raise usage_error("the question is empty")
-    if no_cache and refresh:
-        raise usage_error("--no-cache and --refresh exclude each other: the first keeps nothing, the second replaces")
-    from lcdoc.agents.models.budget import Budget
-    from lcdoc.screen import Screen
-    from lcdoc.workflows.workspace import Workspace
+    return paths, question
 
-    with (
-        Screen(quiet=quiet) as screen,
-        Workspace.open(library, embedder=embedder, background=False, model=model) as workspace,
-    ):
-        documents = workspace.read(paths, password=password, on_event=screen.handle)
-        if show_prompts or estimate:
-            plan = workspace.plan(question, documents, profile=profile, on_event=screen.handle)
-            if show_prompts:
-                screen.prompts(plan)
-            if estimate:
-                screen.plan(plan, workspace.model)
-            return
-        answer = workspace.ask(
-            question,
-            documents,
-            budget=Budget(usd=max_cost, tokens=max_tokens, calls=max_calls, seconds=max_seconds),
-            store="off" if no_cache else "refresh" if refresh else "use",
-            profile=profile,
-            on_event=screen.handle,
-        )
-        if as_json:
-            screen.json(workspace.answer_json(answer, boxes=boxes, password=password))
-        else:
-            screen.answer(answer)
-    if not answer.found:
-        raise typer.Exit(NOT_FOUND)
+
+def _model_of(run_id: str, library: Path | None) -> str:
+    from lcdoc.memory import Library
+
+    with Library.open(library) as opened:
+        return opened.runs.find(run_id).model
+
+
+@contextmanager
+def _resumable(screen: Screen) -> Iterator[None]:
+    """Ctrl-C while a question is being answered says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if screen.run_id is None:
+            raise
+        screen.fail(f"interrupted; what was read is kept. Ask again to go on, or: lcdoc ask --resume {screen.run_id}")
+        raise typer.Exit(INTERRUPTED) from None

@@ -25,6 +25,9 @@ def guarded(command: Command) -> Command:
 
         debug = bool(kwargs.get("debug"))
         if debug:
+            from lcdoc.agents.models.secrets import install_log_scrubbing
+
+            install_log_scrubbing()
             logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s", stream=sys.stderr)
             logging.getLogger("markdown_it").setLevel(logging.INFO)
         try:

@@ -44,6 +44,7 @@ from lcdoc.memory.journal import Journal
 from lcdoc.memory.memos import Memos
 from lcdoc.memory.notebook import Notebook
 from lcdoc.memory.runs import Runs
+from lcdoc.memory.trees import Trees
 from lcdoc.retrieval.passages import Chunk
 from lcdoc.retrieval.shelf import Shelved
 
@@ -93,7 +94,7 @@ class Library:
     """Documents by file digest and by id. Use as a context manager, or `close()` it.
 
     Beside them: `calls`, the answers of language models, `runs`, what was asked and what it cost, and `memos`, what was
-    found out about servers, and `notebook`, what runs have noted.
+    found out about servers, `notebook`, what runs have noted, and `trees`, summaries of documents.
 
     Every method may raise a LibraryError: see `lcdoc.memory.errors`.
     """
@@ -105,6 +106,7 @@ class Library:
         self.runs = Runs(database, self._journal)
         self.memos = Memos(database, self._journal)
         self.notebook = Notebook(database, self._journal)
+        self.trees = Trees(database, self._journal)
         self._secret: bytes | None = None
 
     @classmethod
@@ -294,6 +296,7 @@ class Library:
             if document is not None:
                 drop_chunks(connection, row[0], document)
             connection.execute("DELETE FROM documents WHERE number = ?", row)
+            connection.execute("DELETE FROM trees WHERE document = ?", (document_id,))
             connection.execute("DELETE FROM paths WHERE digest NOT IN (SELECT digest FROM sources)")
             if document is None:
                 # Only the text itself can tell the index what to remove; without it, the index is made anew.

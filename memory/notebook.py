@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,17 @@ class Notebook:
         with self._database.read() as connection:
             row = connection.execute("SELECT note FROM notes WHERE run = ? AND name = ?", (run_id, name)).fetchone()
         return None if row is None else dict(json.loads(unpack(row[0])))
+
+    def has(self, run_id: str, name: str) -> bool:
+        """Whether the run has a note of this name."""
+        with self._database.read() as connection:
+            query = "SELECT 1 FROM notes WHERE run = ? AND name = ?"
+            return connection.execute(query, (run_id, name)).fetchone() is not None
+
+    async def drop(self, run_id: str, names: Sequence[str]) -> None:
+        """Remove notes; those that are not there are none."""
+        rows = [(run_id, name) for name in names]
+        await self._journal.write(lambda c: c.executemany("DELETE FROM notes WHERE run = ? AND name = ?", rows))
 
     def notes(self, run_id: str, prefix: str = "") -> dict[str, dict[str, Any]]:
         """All notes of a run whose names begin so, by name, in the order of names."""

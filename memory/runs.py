@@ -33,11 +33,20 @@ Status = Literal["running", "died", "answered", "not_found", "partial", "failed"
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 """Base 32 in the order of ASCII, without letters that look like digits."""
+_LISTED = "`lcdoc runs list` shows what is there"
 _EPOCH_S = 1_577_836_800  # 2020-01-01; forty bits of milliseconds last until 2054
 
 
 class UnknownRunError(LibraryError):
     """The library holds no run of that id or prefix, or more than one."""
+
+
+class RunUnderWayError(LibraryError):
+    """The run is another process's, or another task's, just now."""
+
+
+class RunEndedError(LibraryError):
+    """The run came to its end: there is nothing left to go on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +145,30 @@ class Runs:
         return run_id
 
     def resume(self, run_id: str) -> str:
-        """Record that this process goes on with a run; returns its id."""
-        owner = str(self._journal.owner)
-        self._journal.post(
-            lambda c: c.execute(
+        """Take over a run that nobody is at: it is this process's from here on. Returns its id.
+
+        Of several processes that try, one does. Raises UnknownRunError, RunUnderWayError, RunEndedError.
+        """
+        self._journal.flush()
+        with self._database.write() as connection:
+            row = connection.execute("SELECT status, owner FROM runs WHERE id = ?", (run_id,)).fetchone()
+            if row is None:
+                raise UnknownRunError(self._database.path, f"no run {run_id!r}", _LISTED)
+            owner = Owner.from_text(row[1])
+            if row[0] == "running" and not owner.is_gone():
+                raise RunUnderWayError(
+                    self._database.path,
+                    f"run {run_id} is under way, in process {owner.pid} on {owner.host}",
+                    "wait until it ends, or end that process",
+                )
+            if row[0] in ("answered", "not_found"):
+                remedy = f"`lcdoc runs show {run_id}` shows its answer; ask again with --refresh for another"
+                raise RunEndedError(self._database.path, f"run {run_id} came to its end", remedy)
+            connection.execute(
                 "UPDATE runs SET status = 'running', owner = ?, finished_at = NULL, error = '', answer = NULL"
                 " WHERE id = ?",
-                (owner, run_id),
+                (str(self._journal.owner), run_id),
             )
-        )
         return run_id
 
     def cut_off(self, question: str, workflow: str, model: str, documents: Sequence[tuple[str, str]]) -> Run | None:
@@ -200,7 +224,7 @@ class Runs:
         found = self._select("WHERE substr(id, 1, ?) = ? ORDER BY id LIMIT 2", (max(len(prefix), 1), prefix))
         if len(found) != 1:
             problem = f"more than one run begins with {prefix!r}" if found else f"no run {prefix!r}"
-            raise UnknownRunError(self._database.path, problem, "`lcdoc runs list` shows what is there")
+            raise UnknownRunError(self._database.path, problem, _LISTED)
         return found[0]
 
     def cost(self, since: datetime | None = None, by: Literal["model", "day", "run"] = "model") -> List[CostLine]:

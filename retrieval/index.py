@@ -73,6 +73,11 @@ class Index:
         self._opened: OrderedDict[str, Indexed] = OrderedDict()
         self._lock = threading.Lock()
 
+    @property
+    def embedder(self) -> Embedder:
+        """What its vectors are made with."""
+        return self._embedder
+
     def search(
         self,
         question: str,

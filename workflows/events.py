@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lcdoc.workflows.answer import Answer
+from lcdoc.agents.models.budget import Budget
+from lcdoc.workflows.answer import Answer, Usage
 
 Stage = Literal["reading", "indexing", "embedding", "asking"]
 Place = tuple[str, int, int]
@@ -22,6 +23,22 @@ class Started:
     question: str
     documents: tuple[str, ...]
     workflow: str
+    run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The run is one that was cut off; so many of its notes are kept, and what they were read from is not read again.
+
+    `pieces` are those of its latest `Pieces` or `PassagesFound`; `read` and `found` the places of its notes, all and
+    those that found something.
+    """
+
+    run_id: str
+    notes: int
+    pieces: tuple[Place, ...] = ()
+    read: tuple[Place, ...] = ()
+    found: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +139,14 @@ class PartFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """What the run has cost so far, and what it may cost."""
+
+    usage: Usage
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
 class Partial:
     """The answer as far as it has been written, its quotes not checked yet. Each one replaces the one before."""
 
@@ -137,6 +162,7 @@ class Answered:
 
 Event = (
     Started
+    | Resumed
     | Chosen
     | Progress
     | DocumentFailed
@@ -147,6 +173,7 @@ Event = (
     | Settled
     | Stepped
     | PartFailed
+    | Spent
     | Partial
     | Answered
 )

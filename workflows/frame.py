@@ -7,18 +7,23 @@ since an exception would cancel the nodes beside it.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lcdoc.agents.models.budget import Budget
 from lcdoc.documents import Document
 from lcdoc.memory import Library
+from lcdoc.memory.checkpoints import checkpoints
 from lcdoc.memory.runs import Run as RunRecord
 from lcdoc.workflows.answer import Answer
-from lcdoc.workflows.events import Answered, Event, Partial, Progress, Started
+from lcdoc.workflows.events import Answered, Event, NoteTaken, Partial, Progress, Resumed, Spent, Started
 from lcdoc.workflows.readers import Readers
+from lcdoc.workflows.resume import remember_conditions, resumption, take_up
+from lcdoc.workflows.run import Run
 from lcdoc.workflows.search import Search
 from lcdoc.workflows.session import Session
 from lcdoc.workflows.workflow import Plan
@@ -28,8 +33,9 @@ if TYPE_CHECKING:
 
     from lcdoc.workflows.rehearsal import Stage
 
-_PASSING = (Progress, Partial, Answered)
+_PASSING = (Progress, Partial)
 """Events that a run's record need not have."""
+_SPENT_EVERY_S = 0.25
 _MOST_STEPS = 100_000
 """Of a graph; LangGraph's own limit of 25 is for loops of agents, not for the pieces of a book."""
 
@@ -70,37 +76,63 @@ class GraphWorkflow(ABC):
         budget: Budget | None = None,
         resumed: RunRecord | None = None,
     ) -> AsyncIterator[Event]:
-        """Answer, telling what happens; `resumed` is a run that was cut off, to go on where it was.
+        """Answer, telling what happens; `resumed` is a run to go on with, where `Readers.start` finds none by itself.
 
-        The caps of `budget` hold for what is done now. Raises EmbedderError, LibraryError, and ModelError where nothing
-        could be read at all.
+        The caps of `budget` hold for what is done now. Raises EmbedderError, LibraryError (RunUnderWayError and
+        RunEndedError for a `resumed` that cannot be taken over), and ModelError where nothing could be read at all.
         """
-        yield Started(question, tuple(document.name for document in documents), self.name)
         with self.readers.start(question, self.name, documents, budget or Budget(), resumed=resumed) as run:
             session = Session(question, documents, run, self.library, self.search)
-            async for event in self._steps(session, goes_on=resumed is not None):
-                if not isinstance(event, _PASSING):
-                    self.library.notebook.record(run.id, type(event).__name__, asdict(event))
-                yield event
+            names = tuple(document.name for document in documents)
+            started = Started(question, names, self.name, run.id)
+            self._record(run, started)
+            yield started
+            due_s = 0.0
+            async with aclosing(self._steps(session)) as events:
+                async for event in events:
+                    if isinstance(event, Answered):
+                        yield Spent(event.answer.usage, run.ledger.budget)
+                        yield event
+                        return
+                    if not isinstance(event, _PASSING):
+                        self._record(run, event)
+                    yield event
+                    if isinstance(event, NoteTaken) or time.monotonic() > due_s:
+                        due_s = time.monotonic() + _SPENT_EVERY_S
+                        yield Spent(run.usage(), run.ledger.budget)
 
-    async def _steps(self, session: Session, *, goes_on: bool) -> AsyncIterator[Event]:
-        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+    def _record(self, run: Run, event: Event) -> None:
+        fields = asdict(event)
+        if isinstance(event, Resumed):
+            # The record has what was read before.
+            fields = {"run_id": event.run_id, "notes": event.notes}
+        self.library.notebook.record(run.id, type(event).__name__, fields)
 
+    async def _steps(self, session: Session) -> AsyncGenerator[Event]:
         run = session.run
-        async with AsyncSqliteSaver.from_conn_string(str(self.library.checkpoints_path)) as saver:
+        async with checkpoints(self.library.checkpoints_path) as saver:
             app = self.graph(session).compile(checkpointer=saver, name=self.name)
             config: Any = {
                 "configurable": {"thread_id": run.id},
                 "recursion_limit": _MOST_STEPS,
                 "max_concurrency": run.concurrency,
             }
-            begun = goes_on and bool((await app.aget_state(config)).next)
+            begun = False
+            if run.resumed is not None:
+                begun = await take_up(session, await app.aget_state(config))
+                if not begun:
+                    await saver.adelete_thread(run.id)
+                yield resumption(session)
+            remember_conditions(session)
             first = None if begun else self.first_state(session)
             events: AsyncIterator[Any] = app.astream(first, config, stream_mode="custom", durability="sync")
             async for event in events:
                 yield event
             answer = self.conclude(session, (await app.aget_state(config)).values)
-            if not answer.partial:
-                # Nothing to go on from; the notes stay, for the trace.
-                await saver.adelete_thread(run.id)
+            if session.first_error is not None and not answer.found and not answer.passages_read:
+                # Nothing at all was read: that is no answer, not even a partial one.
+                raise session.first_error
+            # A run that is to go on from a partial answer tries again what failed, from the notes; the state has no
+            # further use.
+            await saver.adelete_thread(run.id)
         yield Answered(run.ends_with(answer))

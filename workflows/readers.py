@@ -19,7 +19,7 @@ from lcdoc.agents.prompted_reader import PromptedReader
 from lcdoc.documents import Document
 from lcdoc.memory import Library
 from lcdoc.memory.runs import Run as RunRecord
-from lcdoc.memory.runs import Runs
+from lcdoc.memory.runs import RunEndedError, Runs, RunUnderWayError, UnknownRunError
 from lcdoc.memory.usage import ModelUsage
 from lcdoc.retrieval.embedders import Embedder
 from lcdoc.workflows.rehearsal import Pace, Stage
@@ -42,7 +42,12 @@ class Readers(Protocol):
         *,
         resumed: RunRecord | None = None,
     ) -> Run:
-        """A run that has begun, or goes on from `resumed`; its clock is ticking."""
+        """A run that has begun; its clock is ticking.
+
+        It goes on from `resumed`, else from the latest run of this question over these documents if that was cut off
+        and its answers may be used. Raises RunUnderWayError, RunEndedError and UnknownRunError for a `resumed` that
+        cannot be taken over.
+        """
         ...
 
 
@@ -62,13 +67,12 @@ class OfflineReaders:
         *,
         resumed: RunRecord | None = None,
     ) -> Run:
-        named = [(document.id, document.name) for document in documents]
-        run_id = (
-            self._runs.resume(resumed.id)
-            if resumed
-            else self._runs.start(question, workflow, OFFLINE, named, asdict(budget))
+        resumed = _taken_over(
+            self._runs, resumed, question=question, workflow=workflow, model=OFFLINE, documents=documents
         )
-        return Run(run_id, self._reader, Ledger(budget), self._runs, concurrency=_OFFLINE_CONCURRENCY)
+        named, caps = _named(documents), asdict(budget)
+        run_id = resumed.id if resumed else self._runs.start(question, workflow, OFFLINE, named, caps)
+        return Run(run_id, self._reader, Ledger(budget), self._runs, concurrency=_OFFLINE_CONCURRENCY, resumed=resumed)
 
 
 class ModelReaders:
@@ -92,12 +96,13 @@ class ModelReaders:
         resumed: RunRecord | None = None,
     ) -> Run:
         library, spec = self._stack.library, self._stack.spec
-        named = [(document.id, document.name) for document in documents]
-        run_id = (
-            library.runs.resume(resumed.id)
-            if resumed
-            else library.runs.start(question, workflow, spec.name, named, asdict(budget))
-        )
+        if resumed is not None or self._store == "use":
+            # Whoever wants the model asked anew does not want what it said before the run was cut off.
+            resumed = _taken_over(
+                library.runs, resumed, question=question, workflow=workflow, model=spec.name, documents=documents
+            )
+        named, caps = _named(documents), asdict(budget)
+        run_id = resumed.id if resumed else library.runs.start(question, workflow, spec.name, named, caps)
         before = dict(resumed.usage) if resumed else {}
 
         def record(model: str, totals: ModelUsage) -> None:
@@ -115,7 +120,50 @@ class ModelReaders:
             model=spec.name,
             warnings=self._warnings,
             concurrency=_AHEAD * spec.limits.concurrency,
+            resumed=resumed,
         )
+
+
+class Resuming:
+    """Readers whose run is one that was cut off."""
+
+    def __init__(self, readers: Readers, run: RunRecord) -> None:
+        self._readers = readers
+        self._run = run
+
+    def start(
+        self,
+        question: str,
+        workflow: str,
+        documents: Sequence[Document],
+        budget: Budget,
+        *,
+        resumed: RunRecord | None = None,
+    ) -> Run:
+        """The run, gone on with."""
+        return self._readers.start(question, workflow, documents, budget, resumed=resumed or self._run)
+
+
+def _named(documents: Sequence[Document]) -> list[tuple[str, str]]:
+    return [(document.id, document.name) for document in documents]
+
+
+def _taken_over(
+    runs: Runs, asked: RunRecord | None, *, question: str, workflow: str, model: str, documents: Sequence[Document]
+) -> RunRecord | None:
+    """The run to go on from, which is this process's then: the one asked for, else one that was cut off."""
+    if asked is not None:
+        runs.resume(asked.id)
+        return asked
+    found = runs.cut_off(question, workflow, model, _named(documents))
+    if found is None:
+        return None
+    try:
+        runs.resume(found.id)
+    except (RunUnderWayError, RunEndedError, UnknownRunError):
+        # Another process was faster.
+        return None
+    return found
 
 
 class ReadingDesk:

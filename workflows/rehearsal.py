@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -40,6 +40,18 @@ class Stage:
         self._model = model
         self._pace = pace
 
+    @property
+    def reader(self) -> PromptedReader:
+        """The reader; its skills end in NotSentError, as `sent` expects."""
+        return self._reader
+
+    async def sent(self, asking: Callable[[PromptedReader], Awaitable[object]]) -> tuple[Request, ...]:
+        """What `asking` would send before its first answer."""
+        self._model.requests.clear()
+        with suppress(NotSentError):
+            await asking(self._reader)
+        return tuple(self._model.requests)
+
     async def reading(self, passages: Sequence[Passage], question: str) -> tuple[Request, ...]:
         """The requests with which the passages would be read."""
         self._model.requests.clear()
@@ -59,8 +71,11 @@ class Stage:
             await self._reader.answer(question, notes)
         return tuple(self._model.requests)
 
-    def plan(self, requests: Requests) -> Plan:
-        """Calls, tokens, money and time of `requests`: what is likely, and with `at_most` what cannot be passed."""
+    def plan(self, requests: Requests, *, more_tokens_in: int = 0) -> Plan:
+        """Calls, tokens, money and time of `requests`: what is likely, and with `at_most` what cannot be passed.
+
+        `more_tokens_in` are those that prompts may have beyond `requests`, where notes are longer than is likely.
+        """
         likely = (*requests.reading, *requests.answering)
         answering_again = requests.answering if requests.widening else ()
         all_of_them = (*likely, *requests.widening, *answering_again)
@@ -69,7 +84,7 @@ class Stage:
             tokens_out=round(sum(self._likely_answer(request) for request in likely)),
         )
         most = TokenUsage(
-            tokens_in=sum(count_prompt(self._model, request) for request in all_of_them),
+            tokens_in=more_tokens_in + sum(count_prompt(self._model, request) for request in all_of_them),
             tokens_out=sum(request.max_tokens for request in all_of_them),
         )
         at_most = self._plan(len(all_of_them), most)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lcdoc.agents.models.budget import Ledger
 from lcdoc.agents.reader import Reader
 from lcdoc.memory.runs import Outcome, Runs
+from lcdoc.memory.runs import Run as RunRecord
 from lcdoc.workflows.answer import Answer, Usage
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Run:
         model: str = OFFLINE,
         warnings: Sequence[str] = (),
         concurrency: int = 1,
+        resumed: RunRecord | None = None,
     ) -> None:
         self.id = run_id
         self.model = model
@@ -40,6 +42,8 @@ class Run:
         """What the user should know of the model."""
         self.concurrency = concurrency
         """Steps that are worth doing at once."""
+        self.resumed = resumed
+        """The record this run goes on from, as it was when its first process ended; None for one that is new."""
         self._record = record
         self._started = time.monotonic()
         self._answer: Answer | None = None

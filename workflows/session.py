@@ -42,10 +42,13 @@ class Session:
         self.run = run
         self.library = library
         self._search = search
+        self._headings: dict[str, dict[tuple[int, int], tuple[str, ...]]] = {}
         self.warnings: list[str] = [
             f"{document.name}: {warning}" for document in documents for warning in document.source.warnings
         ]
         self.warnings += run.warnings
+        self.first_error: ModelError | None = None
+        """The first failure that was not a cap's."""
 
     @property
     def reader(self) -> Reader:
@@ -63,15 +66,24 @@ class Session:
         self.warnings += notes
         return passages
 
+    def _headings_of_chunks(self, document_id: str) -> dict[tuple[int, int], tuple[str, ...]]:
+        if document_id not in self._headings:
+            self._headings[document_id] = {
+                (chunk.span.start, chunk.span.end): chunk.heading_path for chunk in self.library.chunks(document_id)
+            }
+        return self._headings[document_id]
+
     @cached_property
     def passages(self) -> int:
         """How many passages the documents have."""
         return sum(len(shelved.chunk_ids) for shelved in self.library.shelved(list(self.documents)))
 
     def passage(self, place: Place, heading_path: tuple[str, ...] | None = None) -> Passage:
-        """The passage at a place of one of the documents, under the titles of the sections it begins in."""
+        """The passage at a place of one of the documents, under its own titles, else those of where it begins."""
         document_id, start, end = place
         document = self.documents[document_id]
+        if heading_path is None:
+            heading_path = self._headings_of_chunks(document_id).get((start, end))
         if heading_path is None:
             heading_path = tuple(section.title for section in document.sections_at(start))
         return Passage(document, Span(start, end), heading_path)
@@ -118,7 +130,7 @@ class Session:
 
     def has(self, name: str) -> bool:
         """Whether there is a note of this name, of this run or of the one it goes on from."""
-        return self.library.notebook.note(self.run.id, name) is not None
+        return self.library.notebook.has(self.run.id, name)
 
     async def keep_draft(self, draft: Draft) -> None:
         """Keep the answer, for `draft`."""
@@ -133,6 +145,8 @@ class Session:
 
     def failure(self, step: str, error: ModelError) -> Failure:
         """`error` as a value for the state, after telling of it."""
+        if not isinstance(error, BudgetExceededError):
+            self.first_error = self.first_error or error
         self.emit(PartFailed(str(error)))
         return Failure(step=step, message=str(error), cap=error.cap if isinstance(error, BudgetExceededError) else "")
 

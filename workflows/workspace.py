@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from lcdoc.agents.models.budget import Budget
 from lcdoc.agents.models.call_store import StoreMode
 from lcdoc.agents.models.config import Config
+from lcdoc.agents.models.errors import ModelConfigError
 from lcdoc.agents.models.model import Profile
 from lcdoc.agents.quotes import citation_boxes
 from lcdoc.documents import Document, DocumentError, FileChoice, Limits, NotFoundError, find_files
 from lcdoc.documents.loading import RawFile, parse, read_raw
 from lcdoc.memory import Library
+from lcdoc.memory.runs import Run as RunRecord
 from lcdoc.retrieval.background import BackgroundFill
 from lcdoc.retrieval.chunker import Chunker
 from lcdoc.retrieval.embedders import DEFAULT_EMBEDDER, Embedder, load_embedder
@@ -25,7 +27,7 @@ from lcdoc.retrieval.index import Index
 from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.events import DocumentFailed, Event, Progress
 from lcdoc.workflows.loop import LoopThread
-from lcdoc.workflows.readers import OfflineReaders, Readers, ReadingDesk
+from lcdoc.workflows.readers import OfflineReaders, Readers, ReadingDesk, Resuming
 from lcdoc.workflows.retrieve import Retrieve
 from lcdoc.workflows.search import Search
 from lcdoc.workflows.workflow import Plan, Workflow, ignore_events, run
@@ -205,6 +207,43 @@ class Workspace:
             self._fill_behind(documents)
         return answer
 
+    def resume(
+        self,
+        run_id: str,
+        *,
+        budget: Budget | None = None,
+        profile: Profile | None = None,
+        on_event: Callable[[Event], None] = ignore_events,
+    ) -> Answer:
+        """Go on with a run that died, was interrupted, failed or ended partial; `run_id` may be its first characters.
+
+        The question, the workflow and the model are the run's own, and its documents come from the library: the files
+        need not be there. What was noted is not read again. `budget` caps what is done now.
+
+        Raises UnknownRunError, UnknownDocumentError, RunUnderWayError where a process is at it, RunEndedError where it
+        has its answer, ModelConfigError where this workspace's model is another; and what `ask` raises.
+        """
+        cut_off = self.library.runs.find(run_id)
+        if cut_off.model != self.model:
+            problem = f"run {cut_off.id} was made with {cut_off.model}, and this workspace answers with {self.model}"
+            raise ModelConfigError(self.model, problem, f"name {cut_off.model} as the model")
+        documents = [self.library.get(document_id) for document_id, _ in cut_off.documents]
+        with self._filling.paused() if self._filling else nullcontext():
+            return self._loop.run(self._resume(cut_off, documents, budget=budget, profile=profile, on_event=on_event))
+
+    async def _resume(
+        self,
+        cut_off: RunRecord,
+        documents: Sequence[Document],
+        *,
+        budget: Budget | None,
+        profile: Profile | None,
+        on_event: Callable[[Event], None],
+    ) -> Answer:
+        readers = Resuming(await self._desk.readers(self.embedder, store="use", profile=profile), cut_off)
+        workflow = self._workflow(documents, readers, on_event, name=cut_off.workflow)
+        return await run(workflow, cut_off.question, documents, budget=self._desk.budget(budget), on_event=on_event)
+
     async def _ask(
         self,
         question: str,
@@ -271,15 +310,24 @@ class Workspace:
         filling.stop()
         return self._left
 
-    def _workflow(self, documents: Sequence[Document], readers: Readers, on_event: Callable[[Event], None]) -> Workflow:
-        name = documents[0].source.path if len(documents) == 1 else f"{len(documents)} documents"
+    def _workflow(
+        self,
+        documents: Sequence[Document],
+        readers: Readers,
+        on_event: Callable[[Event], None],
+        *,
+        name: str = Retrieve.name,
+    ) -> Workflow:
+        shown = documents[0].source.path if len(documents) == 1 else f"{len(documents)} documents"
 
         def progress(done: int, total: int) -> None:
-            on_event(Progress("embedding", name, done, total))
+            on_event(Progress("embedding", shown, done, total))
 
         # Where the background thread is on its way to all vectors, a question need not wait for many of its own.
         known = self._filling is not None and all(document.id in self._filled for document in documents)
         search = Search(self.index, lazy_tokens=_LAZY_TOKENS_BESIDE_BACKGROUND if known else None, progress=progress)
+        if name != Retrieve.name:
+            raise ValueError(f"no workflow {name!r}")
         return Retrieve(self.library, search, readers)
 
     def fill(self, document: Document, *, on_event: Callable[[Event], None] = ignore_events) -> int:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from lcdoc.agents.models.errors import ModelConfigError, ModelError, ModelNameError
 from lcdoc.agents.models.ledger import Budget, Ledger, Reservation
-from lcdoc.agents.models.limiter import longest_answer, prompt_tokens, watch_queues
+from lcdoc.agents.models.limiter import watch_queues
 from lcdoc.agents.models.model import ChatModel, Completion, ModelSpec, Request, TokenUsage
+from lcdoc.agents.models.worst_case import longest_answer, prompt_tokens
 
 __all__ = ["Budget", "BudgetedModel", "Ledger", "Reservation"]
 
@@ -64,7 +65,7 @@ class BudgetedModel:
                 if queues.queued:
                     self._ledger.release(reservation)
                 else:
-                    written = self.count_tokens("".join(heard)) if heard else 0
+                    written = min(self.count_tokens("".join(heard)), reservation.worst.tokens_out) if heard else 0
                     usage = TokenUsage(reservation.worst.tokens_in, 0, written, estimated=True)
                     self._ledger.settle(reservation, usage, seconds=clock() - start - queues.total_s, failed=True)
                 raise

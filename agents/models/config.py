@@ -25,6 +25,10 @@ CONFIG_VARIABLE = "LCDOC_CONFIG"
 _SECRET_NAME = re.compile(r"auth|cookie|secret|passw|credential|(?:^|[-_])(?:api[-_]?)?key$|token$", re.IGNORECASE)
 _KEY_FIELDS = frozenset({"key", "api_key", "apikey", "token", "secret", "password"})
 _NO_KEYS = 'keys do not belong in this file; name the variable (key_env = "...") or the file (key_file = "...") with it'
+_NO_SECRET_HEADERS = (
+    "keys do not belong in this file; name the variable that holds it "
+    '(key_env = "...", or header_env = { NAME = "..." } for a header of its own)'
+)
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
@@ -46,15 +50,25 @@ def _variable(name: str) -> str:
     return name
 
 
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
 def _open_headers(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if _SECRET_NAME.search(name):
             raise PydanticCustomError(
-                "secret", "{name} looks like a secret; {remedy}", {"name": name, "remedy": _NO_KEYS}
+                "secret", "{name} looks like a secret; {remedy}", {"name": name, "remedy": _NO_SECRET_HEADERS}
             )
-        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name) or not value.isascii() or not value.isprintable():
+        if not _HEADER_NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
             raise PydanticCustomError("header", "{name} is not a header that can be sent", {"name": name})
     return headers
+
+
+def _secret_headers(variables: dict[str, str]) -> dict[str, str]:
+    for name in variables:
+        if not _HEADER_NAME.fullmatch(name):
+            raise PydanticCustomError("header", "{name} is not a header that can be sent", {"name": name})
+    return variables
 
 
 def _open_body(body: dict[str, Any]) -> dict[str, Any]:
@@ -80,6 +94,7 @@ def _names_in(value: object) -> Iterator[str]:
 _Variable = Annotated[str, AfterValidator(_variable)]
 _Path = Annotated[Path, Field(strict=False)]
 _Count = Annotated[int, Field(gt=0)]
+_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ModelEntry(BaseModel):
@@ -104,11 +119,19 @@ class ModelEntry(BaseModel):
     profile: Profile | None = None
     structured: StructuredMode | None = None
     headers: Annotated[dict[str, str], AfterValidator(_open_headers)] = {}
+    header_env: Annotated[dict[str, _Variable], AfterValidator(_secret_headers)] = {}
+    """Headers with secret values, each by the variable that holds its value."""
     extra_body: Annotated[dict[str, Any], AfterValidator(_open_body)] = {}
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
     sends_temperature: bool | None = None
     tokenizer: _Path | None = None
     """A tokenizer.json, for exact counts."""
+    connect_timeout_s: _Seconds | None = None
+    first_token_timeout_s: _Seconds | None = None
+    idle_timeout_s: _Seconds | None = None
+    answer_timeout_s: _Seconds | None = None
+    attempts: _Count | None = None
+    """How often a request is tried, the first time included."""
 
 
 class Config(BaseModel):

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from lcdoc.agents.models.error_translation import Refusal, clean
 from lcdoc.agents.models.errors import ModelConfigError
 from lcdoc.agents.models.model import Server
-from lcdoc.agents.models.secrets import Key
+from lcdoc.agents.models.secrets import Key, SecretHeaders
 
 if TYPE_CHECKING:
     import httpx2
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MAX_ERROR_BYTES: Final = 64_000
 
 
-def checked_host(model: str, server: Server, key: Key | None) -> str:
+def checked_host(model: str, server: Server, key: Key | None, secret_headers: SecretHeaders = ()) -> str:
     """The host of the server's address. Raises ModelConfigError for an address, key or header that cannot be used."""
     try:
         address = urlsplit(server.base_url)
@@ -29,7 +29,8 @@ def checked_host(model: str, server: Server, key: Key | None) -> str:
     if address.scheme not in {"http", "https"} or not host:
         shown = clean(server.base_url)
         raise ModelConfigError(model, f"{shown!r} is not the address of a server", "it begins with http:// or https://")
-    for field, value in (*server.headers, ("its key", key.reveal() if key is not None else "")):
+    secrets = [(name, value.reveal()) for name, value in secret_headers]
+    for field, value in (*server.headers, *secrets, ("its key", key.reveal() if key is not None else "")):
         if not (value + field).isascii() or not (value + field).isprintable():
             what = field if field == "its key" else f"the header {clean(field)}"
             raise ModelConfigError(
@@ -45,11 +46,12 @@ def shown_address(server: Server, host: str) -> str:
     return clean(f"{address.scheme}://{f'[{host}]' if ':' in host else host}{port}{address.path}")
 
 
-def per_request_headers(server: Server, key: Key | None) -> dict[str, Any]:
+def per_request_headers(server: Server, key: Key | None, secret_headers: SecretHeaders = ()) -> dict[str, Any]:
     """What tells the `openai` client that there is no key, where there is none."""
     from openai import Omit
 
-    authorizes = key is not None or any(name.lower() == "authorization" for name, _ in server.headers)
+    names = {name.lower() for name, _ in (*server.headers, *secret_headers)}
+    authorizes = key is not None or "authorization" in names
     return {} if authorizes else {"Authorization": Omit()}
 
 
@@ -72,7 +74,15 @@ def is_nearby(host: str) -> bool:
         return False
 
 
-def new_client(server: Server, host: str, key: Key | None, *, connect_s: float, write_s: float) -> AsyncOpenAI:
+def new_client(
+    server: Server,
+    host: str,
+    key: Key | None,
+    *,
+    secret_headers: SecretHeaders = (),
+    connect_s: float,
+    write_s: float,
+) -> AsyncOpenAI:
     """A client for `server`. Reading has no timeout: the layer above knows a token from a keep-alive line.
 
     Raises ImportError, ValueError or OSError where a proxy or certificate file of the environment does not work. An
@@ -87,7 +97,7 @@ def new_client(server: Server, host: str, key: Key | None, *, connect_s: float, 
     own_headers["Accept-Encoding"] = "identity"
     if key is not None:
         own_headers["Authorization"] = f"Bearer {key.reveal()}"
-    for name, value in server.headers:
+    for name, value in (*server.headers, *((name, secret.reveal()) for name, secret in secret_headers)):
         for present in [given for given in own_headers if given.lower() == name.lower()]:
             del own_headers[present]
         own_headers[name] = value

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from lcdoc.agents.models.errors import ModelConfigError
 from lcdoc.agents.models.high_estimate import high_estimate
 from lcdoc.agents.models.model import ModelSpec
 
@@ -38,12 +39,21 @@ _SLICE_CHARACTERS: Final = 50_000
 a token at most."""
 
 
-def counter_for(spec: ModelSpec) -> Counter:
+def counter_for(spec: ModelSpec, *, tokenizer: Path | None = None) -> Counter:
     """What counts the tokens of texts for this model.
 
-    tiktoken for the models that it knows, if its vocabulary file is in its cache; the `tokenizer.json` of a model that
-    is named by its folder here; else `high_estimate`. A tokenizer that does not load is logged and not used.
+    `tokenizer`, a tokenizer.json that the user names, goes before all. Else tiktoken for the models that it knows, if
+    its vocabulary file is in its cache; the `tokenizer.json` of a model that is named by its folder here; else
+    `high_estimate`. A tokenizer that does not load is logged and not used, but for the named one: ModelConfigError.
     """
+    if tokenizer is not None:
+        if (named := _json_counter(tokenizer)) is None:
+            raise ModelConfigError(
+                spec.name,
+                f"its tokenizer {tokenizer} cannot be read",
+                "name a tokenizer.json as Hugging Face's tokenizers write it, or take `tokenizer` out",
+            )
+        return named
     model = spec.server.model if spec.server is not None else spec.name
     if (path := _tokenizer_file(model)) is not None:
         return _json_counter(path) or high_estimate

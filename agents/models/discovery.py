@@ -17,9 +17,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from lcdoc.agents.models.addresses import is_loopback
 from lcdoc.agents.models.errors import ConnectionFailedError, ModelNameError
 from lcdoc.agents.models.model import Prices, Server
-from lcdoc.agents.models.names import Chosen, is_loopback
+from lcdoc.agents.models.names import Chosen
 from lcdoc.agents.models.secrets import Key, scrub
 
 if TYPE_CHECKING:

@@ -172,6 +172,9 @@ _REFUSING: Final = re.compile(
     r"|cannot find field|no such|deprecated|only the default|must be 1\b",
     re.IGNORECASE,
 )
+_INVALID: Final = re.compile(
+    r"validation error|literal_error|input should be|invalid|must be|has to be|type_error|value_error", re.IGNORECASE
+)
 _UNSUPPORTED_CODES: Final = frozenset(
     {"unsupported_parameter", "unknown_parameter", "unsupported_value", "extra_forbidden", "unrecognized_parameter"}
 )
@@ -186,9 +189,9 @@ def refused_field(refusal: Refusal, sent: Mapping[str, Any]) -> str | None:  # n
     One of OPTIONAL_FIELDS or `response_format`. None for refusals of a field's value (`max_tokens` too large) and for
     all that are about something else.
     """
-    if refusal.status not in {400, 404, 422, 501}:
-        return None
     message = read_error(refusal.body)
+    if refusal.status not in {400, 404, 422, 501}:
+        return "response_format" if "response_format" in sent and _faults_format(refusal.status, message) else None
     if _overflow(message)[0]:
         return None
     candidates = [name for name in OPTIONAL_FIELDS if name in sent]
@@ -212,6 +215,16 @@ def refused_field(refusal: Refusal, sent: Mapping[str, Any]) -> str | None:  # n
     if "response_format" in sent and _FORMAT.search(message.text):
         return "response_format"
     return None
+
+
+def _faults_format(status: int, message: ServerMessage) -> bool:
+    """Whether a server that fails where it ought to refuse says that `response_format` is at fault."""
+    if status < 400 or status in {401, 402, 403, 408, 429, 502, 503, 504} or _overflow(message)[0]:
+        return False
+    return any("response_format" in parameter for parameter in message.parameters) or bool(
+        re.search(r"response[_ ]format", message.text, re.IGNORECASE)
+        and (_REFUSING.search(message.text) or _INVALID.search(message.text))
+    )
 
 
 _NO_CREDIT_CODES: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance"})
@@ -290,7 +303,7 @@ def translated(refusal: Refusal, *, model: str, url: str, key_hint: str, sent: M
         return UnknownModelError(
             model, f"{status}: the server sends requests on to {target}", "use that address itself"
         )
-    if status in {408, 409, 425} or status >= 500:
+    if (status in {408, 409, 425} or status >= 500) and refused_field(refusal, sent) is None:
         delay = message.retry_delay_s or stated_delay_s(refusal.headers, "")
         return ServerError(model, problem, retry_after_s=delay)
     if (parameter := refused_field(refusal, sent)) is not None:

@@ -101,9 +101,22 @@ class ConnectionFailedError(ModelError):
 
 
 class CutStreamError(ModelError):
-    """The connection ended in the middle of the answer."""
+    """The answer ended in the middle: with the connection or, where `interrupted`, by the server's own doing, as some
+    servers do when another request comes."""
 
     retryable = True
+
+    def __init__(
+        self,
+        model: str,
+        problem: str,
+        remedy: str = "",
+        *,
+        usage: TokenUsage | None = None,
+        interrupted: bool = False,
+    ) -> None:
+        super().__init__(model, problem, remedy, usage=usage)
+        self.interrupted = interrupted
 
 
 class ModelTimeoutError(ModelError):

@@ -53,6 +53,11 @@ def response_format(model: type[BaseModel]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": strict_schema(model)}}
 
 
+def object_format(model: type[BaseModel]) -> dict[str, Any]:
+    """The same, as llama.cpp and llama-cpp-python have it."""
+    return {"type": "json_object", "schema": strict_schema(model)}
+
+
 @lru_cache(maxsize=256)
 def _strict_text(model: type[BaseModel]) -> str:
     schema = input_schema(model)

@@ -1,7 +1,8 @@
 """No more requests at a time, and in a minute, than a server admits: one limiter for all runs of a model.
 
 Requests and tokens per minute are token buckets. How many requests are under way at once follows the server: half as
-many when it says that this is too much, one more after each round of answers.
+many when it says that this is too much, one more after each round of answers. A server that breaks an answer off when
+another request comes is soon asked for one at a time, and more are tried seldom.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from types import TracebackType
 
-from lcdoc.agents.models.errors import ModelError, ModelTimeoutError, RateLimitError, ServerError
-from lcdoc.agents.models.model import ChatModel, Completion, ModelSpec, RateLimits, Request, count_prompt
-from lcdoc.agents.models.wire import FormattedRequest
+from lcdoc.agents.models.errors import CutStreamError, ModelError, ModelTimeoutError, RateLimitError, ServerError
+from lcdoc.agents.models.model import ChatModel, Completion, ModelSpec, RateLimits, Request
+from lcdoc.agents.models.worst_case import longest_answer, prompt_tokens
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ LONGEST_COOL_DOWN_S = 30.0
 """Between two requests to a server that refuses all of them and does not say for how long."""
 _OVERLOADED = re.compile(r"(?:the server answered )?(?:503|529)\b")
 """Of the problems of a ServerError, which begin with the status."""
+_LONGEST_PATIENCE = 64
 _COUNTS_KEPT = 4_096
 _SHORTEST_TIMER_S = 0.001
 
@@ -120,6 +122,9 @@ class Limiter:
         self._successes = 0
         self._slowings = 0
         self._slowings_in_a_row = 0
+        self._interruptions_in_a_row = 0
+        self._patience = 1
+        """Rounds of answers before one more is let go at once."""
         self._paused_until = float("-inf")
         self._requests = Bucket(limits.requests_per_minute, clock()) if limits.requests_per_minute else None
         self._tokens = Bucket(limits.tokens_per_minute, clock()) if limits.tokens_per_minute else None
@@ -226,11 +231,18 @@ class Limiter:
         if slot.slowings != self._slowings:
             return
         self._successes += 1
-        if self._successes >= self._window:
+        if self._successes >= self._window * self._patience:
             self._successes = 0
             self._window = min(self._window + 1, self.limits.concurrency)
+            if self._window > 2:
+                # Two at once did no harm, so it was not that which had the answers broken off.
+                self._patience = 1
+                self._interruptions_in_a_row = 0
 
     def _failed(self, slot: Slot, error: ModelError) -> None:
+        if isinstance(error, CutStreamError) and error.interrupted:
+            self._interrupted(slot, error)
+            return
         if not _means_slower(error):
             return
         # The rest of a burst was sent before the window was made smaller and says nothing of the smaller one.
@@ -247,6 +259,18 @@ class Limiter:
             pause_s = min(LONGEST_COOL_DOWN_S, 2.0 * 4.0 ** min(self._slowings_in_a_row - 2, 64))
         if pause_s is not None and pause_s <= LONGEST_PAUSE_S:
             self._paused_until = max(self._paused_until, self._clock() + pause_s)
+
+    def _interrupted(self, slot: Slot, error: CutStreamError) -> None:
+        """An answer was broken off, for another request as likely as not: whatever the pace, so nobody has to pause."""
+        if slot.slowings != self._slowings or self._window == 1:
+            return
+        self._slowings += 1
+        self._successes = 0
+        self._interruptions_in_a_row += 1
+        # Halving until it fits would have the last in the row broken off more often than it is tried.
+        self._window = 1 if self._interruptions_in_a_row > 1 else self._window // 2
+        self._patience = min(2 * self._patience, _LONGEST_PATIENCE)
+        _log.info("%s; at most %d requests at once from here on", error, self._window)
 
 
 class Slot:
@@ -322,18 +346,3 @@ class LimitedModel:
             if completion.usage.tokens:
                 slot.used(completion.usage.tokens)
             return completion
-
-
-def prompt_tokens(model: ChatModel, request: Request) -> int:
-    """Tokens of the prompt as it is sent: with the format of the answer, which servers put before the model too."""
-    tokens = count_prompt(model, request)
-    if isinstance(request, FormattedRequest) and request.response_format is not None:
-        tokens += model.count_tokens(str(request.response_format))
-    return tokens
-
-
-def longest_answer(spec: ModelSpec, request: Request) -> int:
-    """Tokens of the longest answer the server can give to `request`."""
-    if spec.max_output_tokens is None:
-        return request.max_tokens
-    return min(request.max_tokens, spec.max_output_tokens)

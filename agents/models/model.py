@@ -17,8 +17,9 @@ Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "content_filter", "other"]
 Profile = Literal["small", "large"]
 """How a model is spoken to: `small` ones get shorter prompts, fewer fields and no reasoning before the answer."""
-StructuredMode = Literal["json_schema", "json_object", "prompt"]
-"""How a server is asked for JSON of a shape: by a schema it enforces, as some JSON, or in words only."""
+StructuredMode = Literal["json_schema", "json_object_schema", "json_object", "prompt"]
+"""How a server is asked for JSON of a shape: by a schema it enforces, in OpenAI's form or in llama.cpp's (`json_object`
+with a `schema`); as some JSON; or in words only."""
 OnText = Callable[[str], None]
 
 Parsed = TypeVar("Parsed", bound=BaseModel)

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from typing import get_args
 
 from lcdoc.agents.models.errors import (
     ContextOverflowError,
@@ -23,9 +24,14 @@ from lcdoc.agents.models.model import ModelSpec, StructuredMode
 logger = logging.getLogger(__name__)
 
 MEMO_TTL_S = 7 * 24 * 3600.0
-_WEAKER: dict[StructuredMode, StructuredMode] = {"json_schema": "json_object", "json_object": "prompt"}
+_WEAKER: dict[StructuredMode, StructuredMode] = {
+    "json_schema": "json_object_schema",
+    "json_object_schema": "json_object",
+    "json_object": "prompt",
+}
 _IGNORED_OFTEN = 2
-"""Answers in a row that no schema can have shaped, after which the server is no longer asked to enforce one."""
+"""Answers in a row that no schema can have shaped, after which a server that has given none of another kind is no
+longer asked to enforce one. In a long run two come in a row by chance, with servers that do enforce it."""
 _ABOUT_FORMAT = re.compile(
     r"response[_ ]?format|json[_ ]?schema|json[_ ]?object|json mode|structured[_ ]output|\bschema|grammar|guided",
     re.IGNORECASE,
@@ -44,7 +50,7 @@ def is_about_format(error: ModelError) -> bool:
 
 
 class FormatChoice:
-    """The mode in which one model is asked for JSON, shared by the requests of a run.
+    """The mode in which one model is asked for JSON, shared by all that ask it: what is refused once is not tried again.
 
     While it is not known whether the server takes a mode, one request goes ahead (`turn`) and the others wait for the
     first sign that it was taken, so that a server refuses one request and not all of them.
@@ -62,6 +68,7 @@ class FormatChoice:
         self._remembered: StructuredMode | None = None
         self._probe: asyncio.Event | None = None
         self._ignored = 0
+        self._proven: set[StructuredMode] = set()
 
     @property
     def mode(self) -> StructuredMode:
@@ -110,11 +117,12 @@ class FormatChoice:
     def worked(self, mode: StructuredMode) -> None:
         """An answer asked for in `mode` was as it should be, at the first time of asking."""
         self._ignored = 0
+        self._proven.add(mode)
         self._remember(mode)
 
     def ignored(self, mode: StructuredMode) -> None:
         """An answer asked for in `mode` was no JSON, and one asked for in words was."""
-        if self._fixed or mode not in _WEAKER or mode != self._mode:
+        if self._fixed or mode not in _WEAKER or mode != self._mode or mode in self._proven:
             return
         self._ignored += 1
         if self._ignored >= _IGNORED_OFTEN:
@@ -133,8 +141,7 @@ class FormatChoice:
 
     def _recalled(self) -> StructuredMode | None:
         value = self._memos.get(self._key)
-        modes: tuple[StructuredMode, ...] = ("json_schema", "json_object", "prompt")
-        self._remembered = next((mode for mode in modes if mode == value), None)
+        self._remembered = next((mode for mode in get_args(StructuredMode) if mode == value), None)
         self._taken = self._remembered is not None
         return self._remembered
 

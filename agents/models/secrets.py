@@ -98,6 +98,10 @@ class Key:
         raise TypeError("a key cannot be pickled: it would be written down in the clear")
 
 
+SecretHeaders = tuple[tuple[str, Key], ...]
+"""Headers of requests whose values are keys, such as Azure's `api-key`."""
+
+
 def _spellings(secret: str) -> set[str]:
     return {
         secret,

@@ -10,9 +10,11 @@ from lcdoc.agents.models.counting import counter_for
 from lcdoc.agents.models.limiter import LimitedModel, Limiter
 from lcdoc.agents.models.model import ChatModel, ModelSpec
 from lcdoc.agents.models.names import Chosen
-from lcdoc.agents.models.openai_client import OpenAIModel, Timeouts
+from lcdoc.agents.models.openai_client import OpenAIModel
+from lcdoc.agents.models.response_formats import FormatChoice
 from lcdoc.agents.models.retry import RetryingModel, RetryPolicy
 from lcdoc.agents.models.structured import StructuredModel
+from lcdoc.agents.models.timeouts import Timeouts
 from lcdoc.memory import Library
 
 if TYPE_CHECKING:
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 class ModelStack:
     """A model's connections and limits, shared by all runs of a process; each run gets its own layers around them.
 
-    Belongs to the event loop it is first used in. Use as an async context manager, or `aclose` it.
+    `policy` and `timeouts` go before those of `chosen`. Belongs to the event loop it is first used in. Use as an async
+    context manager, or `aclose` it. Raises ModelConfigError for an address, key, header or tokenizer that does not do.
     """
 
     def __init__(
@@ -34,10 +37,15 @@ class ModelStack:
         timeouts: Timeouts | None = None,
     ) -> None:
         self.library = library
-        self._policy = policy or RetryPolicy()
+        self._policy = policy or (RetryPolicy(attempts=chosen.attempts) if chosen.attempts else RetryPolicy())
         self._client = OpenAIModel(
-            chosen.spec, chosen.key, count=counter_for(chosen.spec), timeouts=timeouts or Timeouts()
+            chosen.spec,
+            chosen.key,
+            secret_headers=chosen.secret_headers,
+            count=counter_for(chosen.spec, tokenizer=chosen.tokenizer),
+            timeouts=timeouts or chosen.timeouts,
         )
+        self._choice = FormatChoice(chosen.spec, library.memos)
         self._limited = LimitedModel(self._client, Limiter(chosen.spec.limits))
 
     @property
@@ -48,7 +56,7 @@ class ModelStack:
         """The model for one run, whose calls are admitted and counted by `ledger`."""
         budgeted = BudgetedModel(self._limited, ledger)
         retrying = RetryingModel(budgeted, self._policy, ledger)
-        structured = StructuredModel(retrying, self.library.memos)
+        structured = StructuredModel(retrying, self.library.memos, choice=self._choice)
         return StoredModel(structured, self.library.calls, ledger, mode=store)
 
     async def aclose(self) -> None:

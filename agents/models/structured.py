@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from lcdoc.agents.models.errors import ContextOverflowError, InvalidOutputError, ModelError
 from lcdoc.agents.models.json_answers import AnswerError, is_json, parse_answer
-from lcdoc.agents.models.json_schema import response_format, schema_in_words
+from lcdoc.agents.models.json_schema import object_format, response_format, schema_in_words
 from lcdoc.agents.models.lenient_json import storable
 from lcdoc.agents.models.memos import Memos
 from lcdoc.agents.models.model import (
@@ -40,7 +40,7 @@ class StructuredModel:
     """A ChatModel whose completions of requests with a schema are instances of it.
 
     `Completion.text` is then the canonical JSON of `parsed`. How `inner`'s server is best asked is found out at the
-    first request and remembered in `memos`, by server and model. An answer that does not fit is asked for once more;
+    first request and remembered in `memos`, by server and model; `choice` shares it with others meanwhile. An answer that does not fit is asked for once more;
     usage and seconds are those of both calls. Thinking that the server left in the text is moved to `reasoning`, and
     not given to `on_text`.
 
@@ -48,9 +48,9 @@ class StructuredModel:
     raises.
     """
 
-    def __init__(self, inner: ChatModel, memos: Memos) -> None:
+    def __init__(self, inner: ChatModel, memos: Memos, *, choice: FormatChoice | None = None) -> None:
         self._inner = inner
-        self._format = FormatChoice(inner.spec, memos)
+        self._format = choice or FormatChoice(inner.spec, memos)
 
     @property
     def spec(self) -> ModelSpec:
@@ -128,6 +128,9 @@ class StructuredModel:
             return replace(formatted, response_format=response_format(request.schema))
         # OpenAI refuses json_object unless the prompt says JSON, which these words do.
         formatted = replace(formatted, messages=_with_words(request.messages, schema_in_words(request.schema)))
+        if mode == "json_object_schema":
+            # Who takes the form need not heed the schema in it.
+            return replace(formatted, response_format=object_format(request.schema))
         return replace(formatted, response_format={"type": "json_object"}) if mode == "json_object" else formatted
 
     async def _send(self, request: Request, *, begun: Callable[[], object] | None = None) -> Completion:

@@ -32,6 +32,8 @@ _ANSWER_TOKENS: dict[Skill, int] = {
     "condense": 2048,
     "choose": 512,
     "judge": 768,
+    "list": 3072,
+    "direct": 3072,
 }
 """Room for the longest answer; never more than `_ANSWER_SHARE` of the window."""
 _ANSWER_SHARE = 0.25
@@ -62,6 +64,12 @@ class Asker:
         """The model's name, for messages."""
         return self._model.spec.name
 
+    @property
+    def served(self) -> str:
+        """The model's name with that of the server and of the model there: what a name stands for may change."""
+        server = self._model.spec.server
+        return self.name if server is None else f"{self.name} ({server.base_url} {server.model})"
+
     def count(self, text: str) -> int:
         """Tokens of document text as it will be sent."""
         return self._model.count_tokens(neutral(text))
@@ -75,7 +83,7 @@ class Asker:
 
         At a ContextOverflowError the window is remembered to be smaller, so that what is packed anew does fit.
         """
-        request = replace(self._request(skill, schema, fields), on_text=on_text)
+        request = replace(self.request(skill, schema, fields), on_text=on_text)
         try:
             completion = await self._model.complete(request)
         except ContextOverflowError as error:
@@ -85,7 +93,7 @@ class Asker:
 
     def room(self, skill: Skill, schema: type[BaseModel], fixed: Fields) -> int:
         """Tokens left for text beside the `fixed` fields. Raises ModelConfigError where it is not even a sentence."""
-        taken = self._size(self._request(skill, schema, fixed))
+        taken = self._size(self.request(skill, schema, fixed))
         room = self._window_tokens - taken
         if room < LEAST_ROOM_TOKENS:
             raise ModelConfigError(
@@ -158,7 +166,8 @@ class Asker:
         sizes = [min(room, self._model.count_tokens(block(item)) + _BLOCK_TOKENS) for item in items]
         return packed(items, sizes, room)
 
-    def _request(self, skill: Skill, schema: type[BaseModel], fields: Fields) -> Request:
+    def request(self, skill: Skill, schema: type[BaseModel], fields: Fields) -> Request:
+        """What `ask` sends."""
         # What a user pastes may hold control tokens, too, and surrogates, which cannot be sent.
         question = neutral(fields.get("question", "").encode("utf-8", "replace").decode().strip())
         template = prompt(skill, self.profile)

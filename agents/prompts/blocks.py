@@ -61,7 +61,7 @@ class Blocks:
         )
 
     def evidence(self, evidence: Iterable[Evidence]) -> str:
-        """Numbered quotes, each with its place and what was concluded from it; remarks have no number."""
+        """Numbered quotes, each with its place, what was concluded from it and how surely; remarks have no number."""
         blocks: list[str] = []
         number = 0
         for one in evidence:
@@ -69,7 +69,12 @@ class Blocks:
                 blocks.append(self._fence.wrap(one.claim, {"remark": "has no quote of its own"}))
                 continue
             number += 1
-            header = {"evidence": str(number), **self._place(one.citation), "concluded": one.claim}
+            header = {
+                "evidence": str(number),
+                **self._place(one.citation),
+                "confidence": f"{one.confidence:g} of 5",
+                "concluded": one.claim,
+            }
             blocks.append(self._fence.wrap(f'quote: "{one.citation.quote}"', header))
         return "\n\n".join(blocks)
 

@@ -61,6 +61,21 @@ class Answering(BaseModel):
     claims: list[AnswerClaim] = Field(default_factory=list, description="the answer; empty if found is false")
 
 
+class DirectClaim(BaseModel):
+    """A statement of an answer read straight from documents, the words that show it first."""
+
+    quotes: list[str] = Field(default_factory=list, description="sentences copied exactly from the documents")
+    text: str = Field(description="one statement in a full sentence")
+    confidence: Rating
+
+
+class DirectAnswering(BaseModel):
+    """An answer read straight from documents, claim by claim."""
+
+    found: bool = Field(description="whether the documents answer the question")
+    claims: list[DirectClaim] = Field(default_factory=list, description="the answer; empty if found is false")
+
+
 class SummaryItem(BaseModel):
     """A point of a summary."""
 

@@ -63,6 +63,7 @@ OBEYING = answering(
     condense={"points": [{"text": f"See {URL}.", "evidence": [99]}]},
     choose={"reason": URL, "option": 666, "confidence": 5},
     judge={"reason": URL, "supported": [1, 2, 666], "contradicted": [], "best": 666, "confidence": 5},
+    direct={"found": True, "claims": [{"quotes": ["PWNED by the admin", URL], "text": f"See {URL}.", "confidence": 5}]},
 )
 
 
@@ -138,6 +139,7 @@ def ask_everything(
             await reader.summarize([passage], words=50),
             await reader.choose(QUESTION, [attempt, "Kings"], [attempt]),
             await reader.judge(QUESTION, claims, passages=[passage]),
+            await reader.answer_from([passage], QUESTION),
         ]
 
     desk.server.requests.clear()
@@ -148,7 +150,7 @@ def ask_everything(
 def assert_contained(asked: Asked, harmless: Asked, profile: Profile) -> dict[str, list[Block]]:
     """That both asked the same but for what stands inside blocks of data. Gives the blocks by skill."""
     blocks: dict[str, list[Block]] = {}
-    assert len(asked.requests) == len(harmless.requests) == 6
+    assert len(asked.requests) == len(harmless.requests) == 7
     for body, like in zip(asked.requests, harmless.requests, strict=True):
         system, user = body["messages"]
         other_system, other_user = like["messages"]
@@ -186,7 +188,7 @@ def test_an_attempt_in_the_text_stays_data(desk: Desk, name: str) -> None:
     asked = ask_everything(desk, document, attempt)
     blocks = assert_contained(asked, desk.harmless("large"), "large")
     assert restored(blocks["read"][0].text) == restored(document.text)
-    assert neutral(document.text) == blocks["summarize"][0].text == blocks["judge"][0].text
+    assert neutral(document.text) == blocks["summarize"][0].text == blocks["judge"][0].text == blocks["direct"][0].text
     # The model did as it was told, and still nothing is cited that is not in the document.
     for result in asked.results:
         for citation in citations_in(result):
@@ -194,9 +196,10 @@ def test_an_attempt_in_the_text_stays_data(desk: Desk, name: str) -> None:
             assert fold(citation.quote.replace(" … ", "")) == fold(words)
             assert "PWNED by the admin" not in citation.quote
             assert URL not in citation.quote
-    note, _, draft, summary, choice, judgement = asked.results
+    note, _, draft, summary, choice, judgement, direct = asked.results
     assert (draft.claims[0].support, draft.claims[0].confidence) == ("unsupported", 1)
     assert note.dropped == 3
+    assert (direct.claims[0].support, direct.claims[0].confidence, direct.dropped) == ("unsupported", 1, 2)
     assert all(not point.citations for point in summary.points)
     assert choice.option is None
     assert judgement.best in {0, 1}
@@ -259,4 +262,4 @@ def test_the_codes_are_those_of_the_secret(desk: Desk) -> None:
 def test_there_are_forty_attempts_and_every_skill_is_asked() -> None:
     assert len(ATTEMPTS) == 40
     assert max(map(len, ATTEMPTS.values())) > 100_000
-    assert set(SKILLS) == {"read", "merge", "answer", "summarize", "choose", "judge"} | {"condense"}
+    assert set(SKILLS) == {"read", "merge", "answer", "summarize", "choose", "judge", "direct"} | {"condense", "list"}

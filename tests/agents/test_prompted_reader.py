@@ -379,8 +379,8 @@ def test_merging_keeps_the_numbered_evidence(server: ChatServer) -> None:
     assert (note.claim, note.confidence, note.dropped) == ("Both.", 3, 1)
     blocks, _ = blocks_of(sent(server))
     assert [block.header for block in blocks] == [
-        {"evidence": "1", "page": "1", "concluded": "He died in May."},
-        {"evidence": "2", "page": "1", "concluded": "She reigned."},
+        {"evidence": "1", "page": "1", "confidence": "4 of 5", "concluded": "He died in May."},
+        {"evidence": "2", "page": "1", "confidence": "3 of 5", "concluded": "She reigned."},
         {"remark": "has no quote of its own"},
     ]
 

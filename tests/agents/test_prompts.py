@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lcdoc.agents.listing import LISTINGS
 from lcdoc.agents.models.model import Profile
 from lcdoc.agents.prompts import schemas, templates
 from lcdoc.agents.prompts.templates import SKILLS, Skill, prompt
@@ -20,6 +21,8 @@ FIELDS: dict[Skill, set[str]] = {
     "condense": {"points", "words"},
     "choose": {"options", "trail", "question"},
     "judge": {"passages", "claims", "question"},
+    "list": {"passages", "question"},
+    "direct": {"passages", "question"},
 }
 SCHEMAS = {
     "read": schemas.READINGS,
@@ -29,14 +32,16 @@ SCHEMAS = {
     "condense": dict.fromkeys(PROFILES, schemas.Condensing),
     "choose": schemas.CHOICES,
     "judge": schemas.JUDGEMENTS,
+    "list": LISTINGS,
+    "direct": dict.fromkeys(PROFILES, schemas.DirectAnswering),
 }
 DIGESTS = {
-    "read/small/1": "d23b78b8ac6665f4",
+    "read/small/2": "9961d69bae861812",
     "read/large/1": "58517ab7d7dd56ad",
-    "merge/small/1": "93430552431f3478",
-    "merge/large/1": "d9ea9d019d03a130",
-    "answer/small/1": "15b42e1572244c01",
-    "answer/large/1": "1ee36275c6c6aed8",
+    "merge/small/2": "b709c117f1e39bf6",
+    "merge/large/2": "81535bd1426aeb6e",
+    "answer/small/2": "8063b4c48846c5d3",
+    "answer/large/2": "549f297f0a6483dd",
     "summarize/small/1": "b4e574549bf9d9fd",
     "summarize/large/1": "ec6fe53235766399",
     "condense/small/1": "0dd39e9974afc901",
@@ -45,6 +50,10 @@ DIGESTS = {
     "choose/large/1": "5742f30be53767b9",
     "judge/small/1": "7a42dc15d338d992",
     "judge/large/1": "cc7940315706953b",
+    "list/small/1": "0262958ca6250207",
+    "list/large/1": "922feee09739d05e",
+    "direct/small/1": "169258d916f78e9d",
+    "direct/large/1": "e8f2466f7d9fead7",
 }
 ALL = [(skill, profile) for skill in SKILLS for profile in PROFILES]
 

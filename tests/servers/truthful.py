@@ -117,6 +117,12 @@ class Truthful:
         numbers = {quote: number for number, quote in evidence.items()}
         return {"found": bool(best), "claims": [{"text": quote, "evidence": [numbers[quote]]} for quote in best]}
 
+    def _direct(self, blocks: list[Block], question: str, chance: random.Random) -> dict[str, Any]:
+        best = self._best([sentence for block in blocks for sentence in _sentences(block.text)], question, 1)
+        made_up = [MADE_UP] if chance.random() < self.false_quotes else []
+        claims = [{"quotes": [*made_up, one], "text": " ".join(one.split()), "confidence": 4} for one in best]
+        return {"found": bool(best), "claims": claims}
+
     def _summarize(self, blocks: list[Block], _task: str, _: random.Random) -> dict[str, Any]:
         first = [next(iter(_sentences(block.text)), "") for block in blocks]
         return {"points": [{"text": " ".join(one.split()), "quote": one} for one in first if one]}

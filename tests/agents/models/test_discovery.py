@@ -20,7 +20,8 @@ from lcdoc.agents.models.discovery import (
 )
 from lcdoc.agents.models.errors import ConnectionFailedError, ModelNameError
 from lcdoc.agents.models.model import Prices, Server
-from lcdoc.agents.models.names import ASSUMED_WINDOW, resolve
+from lcdoc.agents.models.model_specs import ASSUMED_WINDOW
+from lcdoc.agents.models.names import resolve
 from lcdoc.agents.models.secrets import Key
 from lcdoc.tests.servers.chat_server import ChatServer
 

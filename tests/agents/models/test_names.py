@@ -5,10 +5,12 @@ import stat
 
 import pytest
 
+from lcdoc.agents.models.addresses import is_loopback
 from lcdoc.agents.models.config import Config, load_config
 from lcdoc.agents.models.errors import ModelConfigError, ModelError, ModelNameError
 from lcdoc.agents.models.model import Prices, RateLimits
-from lcdoc.agents.models.names import ASSUMED_WINDOW, is_loopback, is_offline, resolve, wanted
+from lcdoc.agents.models.model_specs import ASSUMED_WINDOW
+from lcdoc.agents.models.names import is_offline, resolve, wanted
 
 NO_CONFIG = Config()
 OPENAI_KEY = "test-openai-key-0123456789"

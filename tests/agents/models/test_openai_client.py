@@ -26,9 +26,10 @@ from lcdoc.agents.models.errors import (
     UnsupportedParameterError,
 )
 from lcdoc.agents.models.model import Message, ModelSpec, Request, Server, TokenUsage
-from lcdoc.agents.models.openai_client import OpenAIModel, Timeouts
+from lcdoc.agents.models.openai_client import OpenAIModel
 from lcdoc.agents.models.secrets import Key
 from lcdoc.agents.models.streaming import Answer, EventReader
+from lcdoc.agents.models.timeouts import Timeouts
 from lcdoc.agents.models.usage_figures import believable_usage
 from lcdoc.agents.models.wire import FormattedRequest
 from lcdoc.tests.agents.models.refusal_texts import (

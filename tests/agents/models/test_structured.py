@@ -47,6 +47,7 @@ READING = Reading(found=True, claim="It burned.", confidence=4)
 ASKED = (Message("system", "Be brief."), Message("user", "Did it burn?"))
 REQUEST = Request(ASKED, schema=Reading, max_tokens=200)
 WORDS = schema_in_words(Reading)
+STRONGEST_FIRST: list[StructuredMode] = ["json_schema", "json_object_schema", "json_object", "prompt"]
 
 
 def spec_of(server: ChatServer, *, structured: StructuredMode | None = None, **known: Any) -> ModelSpec:
@@ -123,7 +124,8 @@ def test_a_refused_mode_gives_way_to_the_next_and_is_remembered(refused: set[str
         server.default = Reply(f"Sure:\n{GOOD}")
         assert ask(server, memos=library.memos).parsed == READING
         asked = modes(server)
-        assert asked == ["json_schema", "json_object", "prompt"][: len(refused) + 1]
+        ways = {1: ["json_schema", "json_object_schema"], 2: STRONGEST_FIRST}
+        assert asked == ways[len(refused)]
         # The schema is said at the end, so that the beginning is what other requests begin with.
         assert sent(server, -1) == [("system", "Be brief."), ("user", f"Did it burn?\n\n{WORDS}")]
         assert ask(server, memos=library.memos).parsed == READING
@@ -148,7 +150,7 @@ def test_a_mode_that_brought_nothing_is_not_remembered() -> None:
         server.refuses_modes = set()
         server.script(Reply(GOOD))
         ask(server, memos=memos)
-    assert modes(server) == ["json_schema", "json_object", "json_object", "json_schema"]
+    assert modes(server) == ["json_schema", "json_object_schema", "json_object_schema", "json_schema"]
 
 
 def test_what_is_remembered_is_of_one_server_and_model() -> None:
@@ -159,7 +161,7 @@ def test_what_is_remembered_is_of_one_server_and_model() -> None:
         ask(server, memos=memos)
         other = replace(spec_of(server), server=Server(server.url, "another"))
         ask(server, memos=memos, spec=other)
-    assert modes(server) == ["json_schema", "json_object"] * 2
+    assert modes(server) == ["json_schema", "json_object_schema"] * 2
 
 
 def test_a_server_that_refuses_what_it_once_took_is_asked_in_another_way() -> None:
@@ -170,16 +172,16 @@ def test_a_server_that_refuses_what_it_once_took_is_asked_in_another_way() -> No
         server.refuses_modes = {"json_schema"}
         ask(server, memos=memos)
         ask(server, memos=memos)
-    assert modes(server) == ["json_schema", "json_schema", "json_object", "json_object"]
+    assert modes(server) == ["json_schema", "json_schema", "json_object_schema", "json_object_schema"]
 
 
-@pytest.mark.parametrize("mode", ["json_schema", "json_object", "prompt"])
+@pytest.mark.parametrize("mode", STRONGEST_FIRST)
 def test_the_users_word_on_the_mode_is_final(mode: StructuredMode) -> None:
     with ChatServer() as server:
         server.default = Reply(GOOD)
         ask(server, spec=spec_of(server, structured=mode))
         assert modes(server) == [mode]
-        server.refuses_modes = {mode}
+        server.refuses_modes = {mode.removesuffix("_schema") if mode == "json_object_schema" else mode}
         if mode != "prompt":
             with pytest.raises(RefusedRequestError):
                 ask(server, spec=spec_of(server, structured=mode))
@@ -195,7 +197,7 @@ def test_only_one_of_many_requests_is_refused() -> None:
         server.default = Reply(GOOD)
         answers = run(server, talk)
     assert all(answer.parsed == READING for answer in answers)
-    assert modes(server) == ["json_schema", "json_object", *["prompt"] * 64]
+    assert modes(server) == [*STRONGEST_FIRST[:-1], *["prompt"] * 64]
 
 
 def test_the_others_wait_for_the_first_words_only() -> None:

@@ -1,0 +1,294 @@
+"""Tree memory, collapsed: one ranking over the text and the summaries of it, then the best leaves are read.
+
+Summaries are of what a chapter says as a whole, which no single passage does; what is quoted is always the text itself.
+Source: "RAPTOR: Recursive Abstractive Processing for Tree-Organized Retrieval", collapsed tree retrieval, which its
+authors found better than descending layer by layer. It is the default here for that reason, and since it asks no model
+where to go: `tree_walk` does, a call a step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypedDict
+
+from lcdoc.agents.models.errors import ModelError
+from lcdoc.agents.questions import Question
+from lcdoc.agents.reader import Passage
+from lcdoc.agents.stems import stems_of
+from lcdoc.documents import Document
+from lcdoc.memory import Library
+from lcdoc.memory.trees import TreeNode
+from lcdoc.retrieval.embedders import Embedder
+from lcdoc.workflows.answer import Answer
+from lcdoc.workflows.events import PassagesFound, Place, Progress
+from lcdoc.workflows.frame import GraphWorkflow
+from lcdoc.workflows.session import Session
+from lcdoc.workflows.tree_building import (
+    BuildingState,
+    SummaryTree,
+    TreeBuilding,
+    add_building,
+    building_requests,
+    leaf_tokens_for,
+    passages_in,
+    tree_of,
+)
+from lcdoc.workflows.workflow import Plan, Requests
+
+if TYPE_CHECKING:
+    from langgraph.graph import StateGraph
+
+    from lcdoc.workflows.rehearsal import Stage
+
+READ_TOKENS = 12_000
+"""Of leaves, read in each of `_ROUNDS`: about ten full ones."""
+_ROUNDS = 2
+"""The first, and one more before saying that nothing was found."""
+_HITS = 64
+"""Passages that the search ranks; a leaf is as good as its best one."""
+_LEAVES_OF_PARENT = 3
+"""A summary that was chosen has its best leaves read, not all of them: it may be of a hundred pages."""
+_WORDS = 0.5
+"""What sharing all of a question's words is worth, beside a cosine."""
+_LIKELY = 12
+"""Passages that the notes of an estimate are from."""
+_SECONDS_PER_LEAF = 0.4
+"""To summarise it offline, two cores."""
+
+
+Leaf = tuple[str, int]
+"""A document and the number of a node of its tree."""
+
+
+class _State(BuildingState, total=False):
+    rounds: int
+    chosen: Annotated[list[Leaf], operator.add]
+    """Leaves that were read."""
+    parts: list[list[Place]]
+    """What is to be read in this round, a call each."""
+    notes: Annotated[list[str], operator.add]
+    found: bool
+
+
+class _Part(TypedDict):
+    """What one reading is sent."""
+
+    name: str
+    places: list[Place]
+
+
+class Tree(GraphWorkflow):
+    """Summarises the documents once, then reads the leaves that are likeliest to answer."""
+
+    name: ClassVar[str] = "tree"
+    about: ClassVar[str] = "builds a tree of summaries once, then reads what they lead to; for many questions on a book"
+
+    def graph(self, session: Session) -> StateGraph[Any, Any, Any, Any]:
+        from langgraph.graph import END, START, StateGraph
+
+        building = TreeBuilding(session)
+        steps = _Steps(session, building, self)
+        graph = StateGraph(_State)
+        graph.add_edge(START, "outline")
+        add_building(graph, building, then="rank")
+        graph.add_node("rank", steps.rank)
+        graph.add_node("read", steps.read, input_schema=_Part)
+        graph.add_node("answer", steps.answer)
+        graph.add_conditional_edges("rank", steps.parts, ["read", "answer"])
+        graph.add_edge("read", "answer")
+        graph.add_conditional_edges("answer", steps.widen, ["rank", END])
+        return graph
+
+    def conclude(self, session: Session, state: dict[str, Any]) -> Answer:
+        names = sorted(state.get("notes", ()))
+        places = [place for name in names for place in session.places_of(name)]
+        problems = [failure["message"] for failure in state.get("failures", ())]
+        if session.run.out_of_time() and not session.draft().found:
+            problems.append("the time set for the answer is over; raise --max-seconds to go on")
+        return session.compose(
+            self.name,
+            session.draft(),
+            read=places,
+            passages_read=passages_in(session, places),
+            dropped=sum(session.note(name).dropped for name in names),
+            problems=problems,
+        )
+
+    async def plan(self, question: str, documents: Sequence[Document], stage: Stage | None) -> Plan:
+        """The summaries that are not there yet, the leaves read first, and an answer."""
+        if stage is None:
+            leaves = sum(len(self.library.chunks(document.id)) for document in documents) / 6
+            return Plan(calls=0, tokens_in=0, tokens_out=0, cost_usd=0.0, seconds=round(_SECONDS_PER_LEAF * leaves, 1))
+        leaf_tokens = leaf_tokens_for(stage.reader)
+        trees = [tree_of(one, self.library, stage.reader, leaf_tokens=leaf_tokens) for one in documents]
+        building = await building_requests(trees, stage)
+        best, _ = await self.search.best(question, documents, _HITS)
+        # Which summaries lead to others is not known before they are made.
+        by_document = {tree.document.id: tree for tree in trees}
+        likely = [
+            by_document[document_id].passage(by_document[document_id].shape.nodes[number])
+            for document_id, number in found_leaves(trees, best, question)
+        ]
+        read = within(READ_TOKENS, likely, stage.reader.count)
+        more = within(READ_TOKENS, likely[len(read) :], stage.reader.count)
+        requests = Requests(
+            reading=(*building, *await stage.reading(read, question)),
+            answering=await stage.answering(question, [await stage.likely_note(best[:_LIKELY], question)]),
+            widening=await stage.reading(more, question),
+        )
+        return stage.plan(requests)
+
+
+class _Steps:
+    """The nodes after the building, for one session."""
+
+    def __init__(self, session: Session, building: TreeBuilding, workflow: Tree) -> None:
+        self._session = session
+        self._building = building
+        self._workflow = workflow
+
+    async def rank(self, state: _State) -> _State:
+        session = self._session
+        trees = self._building.trees(state["leaf_tokens"])
+        hits = await session.best_passages(_HITS)
+        embedder = self._workflow.search.index.embedder
+        similarity = await _similarities(trees, session.question, embedder, session.library)
+        ranked = _ranked(trees, found_leaves(trees, hits, session.question), similarity, session.question)
+        read = {(document_id, number) for document_id, number in state.get("chosen", ())}
+        by_document = {tree.document.id: tree for tree in trees}
+        unread = {
+            _place(passage): (passage, leaf)
+            for leaf in ranked
+            if leaf not in read
+            for passage in [by_document[leaf[0]].passage(by_document[leaf[0]].shape.nodes[leaf[1]])]
+        }
+        order = {document_id: index for index, document_id in enumerate(session.documents)}
+        passages = within(READ_TOKENS, [passage for passage, _ in unread.values()], session.reader.count)
+        passages.sort(key=lambda passage: (order[passage.document.id], passage.span))
+        parts = [[_place(passage) for passage in part] for part in session.reader.parts(passages, session.question)]
+        if passages:
+            session.emit(PassagesFound(tuple(map(_place, passages)), searched=session.passages))
+        return {
+            "rounds": state.get("rounds", 0) + 1,
+            "chosen": [unread[_place(passage)][1] for passage in passages],
+            "parts": parts,
+        }
+
+    def parts(self, state: _State) -> list[Any] | str:
+        from langgraph.types import Send
+
+        if self._building.stopped(state):
+            return "answer"
+        number = state["rounds"]
+        return [
+            Send("read", _Part(name=f"read/{number}/{index:04}", places=places))
+            for index, places in enumerate(state["parts"])
+        ] or "answer"
+
+    async def read(self, state: _Part) -> _State:
+        session, name = self._session, state["name"]
+        if not session.has(name):
+            places = [(document_id, start, end) for document_id, start, end in state["places"]]
+            try:
+                note = await session.reader.read_many([session.passage(place) for place in places], session.question)
+            except ModelError as error:
+                return {"failures": [session.failure(name, error)]}
+            await session.keep(name, note, places=places)
+            session.emit(Progress("asking", session.run.model, len(places), len(places)))
+        return {"notes": [name]}
+
+    async def answer(self, state: _State) -> _State:
+        notes = [self._session.note(name) for name in sorted(state.get("notes", ()))]
+        draft, failure = await self._session.answer(notes)
+        await self._session.keep_draft(draft)
+        return {"found": draft.found, "failures": [failure] if failure else []}
+
+    def widen(self, state: _State) -> str:
+        from langgraph.graph import END
+
+        more = state["rounds"] < _ROUNDS and bool(state["parts"])
+        stopped = bool(state.get("failures")) or self._session.run.out_of_time()
+        return "rank" if more and not state["found"] and not stopped else END
+
+
+def found_leaves(trees: Sequence[SummaryTree], hits: Sequence[Passage], question: str) -> dict[Leaf, float]:
+    """The leaves that hold passages found, the best first, each with the score of its best passage."""
+    by_document = {tree.document.id: tree for tree in trees}
+    asked = Question.of(question)
+    scores: dict[Leaf, float] = {}
+    for hit in hits:
+        tree = by_document.get(hit.document.id)
+        leaf = tree.shape.leaf_at(hit.span.start) if tree else None
+        if leaf is not None:
+            score = _score(asked, hit.text, hit.cosine or 0.0)
+            one = (hit.document.id, leaf.number)
+            scores[one] = max(score, scores.get(one, score))
+    return dict(sorted(scores.items(), key=lambda item: -item[1]))
+
+
+def within(budget_tokens: int, leaves: Iterable[Passage], count: Callable[[str], int]) -> list[Passage]:
+    """The first of `leaves` that together have at most so many tokens; one at least, where there is one."""
+    taken: list[Passage] = []
+    left = budget_tokens
+    for leaf in leaves:
+        left -= count(leaf.text)
+        if taken and left < 0:
+            break
+        taken.append(leaf)
+    return taken
+
+
+def _ranked(
+    trees: Sequence[SummaryTree], found: Mapping[Leaf, float], similarity: Mapping[Leaf, float], question: str
+) -> list[Leaf]:
+    """Leaves, best first: found ones, and the best under each summary in its place in the ranking."""
+    asked = Question.of(question)
+    by_document = {tree.document.id: tree for tree in trees}
+    scores = dict(found)
+    for one, cosine in similarity.items():
+        scores[one] = _score(asked, by_document[one[0]].summary(one[1]), cosine)
+    ranked: dict[Leaf, None] = {}
+    for document_id, number in sorted(scores, key=lambda one: -scores[one]):
+        tree = by_document[document_id]
+
+        def worth(leaf: TreeNode, tree: SummaryTree = tree) -> float:
+            one = (tree.document.id, leaf.number)
+            return found[one] if one in found else _score(asked, tree.summary(leaf.number), 0.0)
+
+        under = sorted(tree.shape.leaves_under(number), key=worth, reverse=True)
+        ranked |= {(document_id, leaf.number): None for leaf in under[:_LEAVES_OF_PARENT]}
+    return list(ranked)
+
+
+def _score(asked: Question, text: str, cosine: float) -> float:
+    wanted = set(asked.stems)
+    return cosine + _WORDS * len(wanted & set(stems_of(text))) / max(1, len(wanted))
+
+
+async def _similarities(
+    trees: Sequence[SummaryTree], question: str, embedder: Embedder, library: Library
+) -> dict[Leaf, float]:
+    """Cosines of the question and each parent's summary, roots aside: they are of everything. Vectors are kept."""
+    recipe = f"vectors {embedder.fingerprint}"
+    found: dict[Leaf, float] = {}
+    asked = (await asyncio.to_thread(embedder.embed, [question]))[0]
+    for tree in trees:
+        parents = [node for node in tree.shape.nodes[:-1] if node.children and node.number in tree.points]
+        texts = {node.number: tree.summary(node.number) for node in parents}
+        names = {number: blake2b(text.encode(), digest_size=16).hexdigest() for number, text in texts.items()}
+        kept = library.trees.nodes(tree.document.id, recipe, list(names.values()))
+        vectors = {number: kept[name].value["vector"] for number, name in names.items() if name in kept}
+        if missing := [number for number in texts if number not in vectors]:
+            made = await asyncio.to_thread(embedder.embed, [texts[number] for number in missing])
+            new = {number: [round(float(x), 5) for x in vector] for number, vector in zip(missing, made, strict=True)}
+            await library.trees.keep(tree.document.id, recipe, {names[n]: {"vector": v} for n, v in new.items()})
+            vectors |= new
+        found |= {(tree.document.id, number): float(asked @ vector) for number, vector in vectors.items()}
+    return found
+
+
+def _place(passage: Passage) -> Place:
+    return (passage.document.id, passage.span.start, passage.span.end)
