@@ -14,6 +14,8 @@ from lcdoc.commands.library import library_app
 from lcdoc.commands.models import models
 from lcdoc.commands.runs import runs_app
 from lcdoc.commands.show import show
+from lcdoc.commands.workflows import workflows_app
+from lcdoc.commands.trace import trace
 
 app = typer.Typer(
     name="lcdoc",
@@ -25,10 +27,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (ask, index, show, models, doctor):
+for command in (ask, index, show, trace, models, doctor):
     app.command()(command)
 app.add_typer(library_app, name="library")
 app.add_typer(runs_app, name="runs")
+app.add_typer(workflows_app, name="workflows")
 
 
 def _version(value: bool) -> None:

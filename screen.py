@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
+import time
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from lcdoc.agents.notes import Claim
     from lcdoc.agents.quotes import Citation
+    from lcdoc.live import LiveView
     from lcdoc.memory.runs import CostLine, Run
     from lcdoc.memory.usage import ModelUsage
     from lcdoc.workflows.answer import Answer, Usage
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 _UNITS = {"reading": "pages", "indexing": "passages", "embedding": "passages", "asking": "passages"}
 _VERBS = {"reading": "Reading", "indexing": "Indexing", "embedding": "Embedding", "asking": "Asking"}
 _NAME_WIDTH = 28
+_REDRAWN_HZ = 8
+_LINE_EVERY_S = 5.0
+"""Without a terminal, a long run says so often how far it is."""
 
 
 class Screen:
@@ -43,7 +48,9 @@ class Screen:
         self.err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
         self._progress: Progress | None = None
         self._tasks: dict[tuple[str, str], TaskID] = {}
-        self._writing: Live | None = None
+        self._view: LiveView | None = None
+        self._live: Live | None = None
+        self._said_s = 0.0
         self.run_id: str | None = None
         """The run under way, where a question is being answered."""
 
@@ -61,35 +68,51 @@ class Screen:
             self._progress.stop()
             self._progress = None
             self._tasks.clear()
-        if self._writing is not None:
-            self._writing.stop()
-            self._writing = None
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        self._view = None
 
     def handle(self, event: Event) -> None:
-        """Show an event: progress moves a bar, a failed document is a line at once."""
+        """Show an event: a bar while documents are read, then the live view; lines now and then without a terminal."""
         from lcdoc.workflows import events
 
-        if isinstance(event, events.Started):
-            self.run_id = event.run_id or None
-        elif isinstance(event, events.Resumed):
-            self.say(f"going on with run {event.run_id}: {event.notes:,} note{'s'[: event.notes != 1]} kept")
-        elif isinstance(event, events.Progress):
-            self._advance(event.stage, event.document, event.done, event.total)
-        elif isinstance(event, events.DocumentFailed):
-            self.warn(event.message)
-        elif isinstance(event, events.Partial):
-            self._write(event.text)
+        match event:
+            case events.Started():
+                self.run_id = event.run_id or None
+            case events.Chosen():
+                self.say(f"{event.workflow}: {event.reason}")
+            case events.Resumed():
+                self.say(f"going on with run {event.run_id}: {event.notes:,} note{'s'[: event.notes != 1]} kept")
+                self._watch(event)
+            case events.Progress():
+                if self._view is None:
+                    self._advance(event.stage, event.document, event.done, event.total)
+            case events.DocumentFailed():
+                self.warn(event.message)
+            case events.Answered():
+                pass  # `answer` shows it
+            case _:
+                self._watch(event)
 
-    def _write(self, text: str) -> None:
-        """Show an answer while it is written. It goes away again: what stays is the answer with its quotes checked."""
-        if self.quiet or not self.err.is_terminal:
+    def _watch(self, event: Event) -> None:
+        """Show what is read, noted, spent and written. It goes away again: what stays is the checked answer."""
+        from lcdoc.live import LiveView
+        from lcdoc.workflows.events import NoteTaken
+
+        if self.quiet:
             return
-        if self._writing is None:
+        if self._view is None:
             self.stop()
-            self._writing = Live(console=self.err, transient=True, auto_refresh=False)
-            self._writing.start()
-        lines = Text(shown(text), style="dim").wrap(self.err, self.err.width)
-        self._writing.update(Text("\n").join(lines[-(self.err.height - 2) :]), refresh=True)
+            self._view = LiveView()
+            self._said_s = time.monotonic()
+            if self.err.is_terminal:
+                self._live = Live(self._view, console=self.err, transient=True, refresh_per_second=_REDRAWN_HZ)
+                self._live.start()
+        self._view.handle(event)
+        if self._live is None and isinstance(event, NoteTaken) and time.monotonic() - self._said_s > _LINE_EVERY_S:
+            self._said_s = time.monotonic()
+            self.say(self._view.status())
 
     def _advance(self, stage: str, document: str, done: int, total: int) -> None:
         if self.quiet or not self.err.is_terminal:
@@ -156,6 +179,11 @@ class Screen:
                 self._claim(answer, claim, number)
         else:
             self.out.print(Text(_not_found(answer)))
+        if self.err.is_terminal and not self.quiet:
+            from lcdoc.live import evidence_line
+
+            if (line := evidence_line(answer, self.err)) is not None:
+                self.err.print(line)
         for warning in answer.warnings:
             self.warn(warning)
         self.say(_account(answer))

@@ -24,12 +24,12 @@ from lcdoc.agents.notes import best_citation
 from lcdoc.agents.offline_reader import OfflineReader, quotable
 from lcdoc.agents.packing import halves
 from lcdoc.agents.prompted_reader import PromptedReader
-from lcdoc.agents.prompts.asker import Asker, all_of
+from lcdoc.agents.prompts.asker import LEAST_ROOM_TOKENS, Asker, all_of
 from lcdoc.agents.prompts.checks import is_refusal, plain
 from lcdoc.agents.prompts.fence import restored
 from lcdoc.agents.prompts.schemas import Rating
 from lcdoc.agents.questions import Question
-from lcdoc.agents.quotes import Citation, check_quote
+from lcdoc.agents.quotes import check_quote
 from lcdoc.agents.reader import Passage, Reader
 from lcdoc.agents.stems import QUESTION_FILLERS, stem, stems_of
 
@@ -38,6 +38,8 @@ MAX_ITEMS = 300
 MAX_SENTENCES = 20
 """Sentences that an offline reader lists from one reading."""
 _NAME_CHARACTERS = 200
+_HEADER_TOKENS = 160
+"""For the fence, name and headings around a piece of a document."""
 _HALVINGS = 2
 """How often passages whose list did not fit into an answer are parted."""
 _WORDS_SHARE = 0.6
@@ -101,6 +103,14 @@ async def list_items(reader: Reader, passages: Sequence[Passage], question: str)
     note = await reader.read_many(passages, question)
     items = [item(q.claim or note.claim, q.citation, confidence=q.confidence) for q in note.quotes if note.found]
     return Listing(tuple(items), confidence=note.confidence, dropped=note.dropped)
+
+
+def listing_room(reader: Reader, question: str) -> int:
+    """Tokens of text that one listing takes. Raises ModelConfigError where it is less than a sentence."""
+    if not isinstance(reader, PromptedReader):
+        return reader.room(question)
+    room = reader.asker.room("list", LISTINGS[reader.asker.profile], {"passages": "", "question": question})
+    return max(LEAST_ROOM_TOKENS, room - _HEADER_TOKENS)
 
 
 # Through a model
@@ -192,15 +202,18 @@ def extracted_listing(reader: OfflineReader, passages: Sequence[Passage], questi
     wanted = [s for s in asked.stems if s not in _FILLERS] or list(asked.stems)
     for evidence in ranking.evidence[:MAX_SENTENCES]:
         candidate = evidence.candidate
-        if candidate.text.endswith("?") or len(set(wanted) & set(candidate.stems)) < _WORDS_SHARE * len(wanted):
-            continue
         document = passages[candidate.passage].document
+        titles = " ".join(section.title for section in document.sections_at(candidate.span.start))
+        said = {*candidate.stems, *candidate.header_stems, *stems_of(titles)}
+        share = len(said.intersection(wanted)) / len(wanted)
+        if candidate.text.endswith("?") or share < _WORDS_SHARE or candidate.is_fragment:
+            continue
         text, near = quotable(document, candidate)
         citation = check_quote(document, text, near=near)
         if citation is None:
             dropped += 1
             continue
-        confidence = round(sure * min(1.0, evidence.share / best.share), 2)
+        confidence = round(sure * share, 2)
         items.append((near.start, item(claim_of(citation.quote, asked), citation, confidence=confidence)))
     in_order = tuple(one for _, one in sorted(items, key=lambda placed: placed[0]))
     return Listing(in_order, confidence=sure, dropped=dropped)
@@ -217,6 +230,6 @@ def states_number(asked: Question, sentence: str, *, row: bool) -> bool:
     return not asked.counted.isdisjoint(after)
 
 
-def stated_citations(listings: Sequence[Listing]) -> list[Citation]:
-    """Where the listings state a number."""
-    return [one.stated_citation for one in listings if one.stated_citation is not None]
+def tells_things_apart(reader: Reader) -> bool:
+    """Whether `reader` names the things it lists; else its items are sentences."""
+    return isinstance(reader, PromptedReader)

@@ -34,6 +34,11 @@ _PLURAL = (
 _NO_PLURAL = r"(?!(?:gas|atlas|canvas|bias|lens|news|always|does|was|has|is|this|as)\b)"
 _SEVERAL = r"(?:two|three|four|five|six|seven|eight|nine|ten|several|other|\d+)"
 _AUXILIARY = r"(?:are|were|have|had|do|did|does|may|might|can|could|must|should|shall|will|would|was)"
+_AFTER_VERB = (
+    r"(?:an?|the|his|her|its|their|my|our|this|that|these|those|it|him|them|to|in|into|on|at|by|from|for|with|as|and|or"
+    r"|when|if|no|not|only|up|out|over|off|down|away|back|between|through|after|before|most|more|best|first|last)"
+)
+"""What follows "Which word stops", where "stops" is the verb."""
 _START = r"(?:^|[,;:]\s+)(?:(?:in|on|at|for|by|from|to|of|with|under|between)\s+)?"
 _ALL = r"(?:all|every|each|the|any)"
 
@@ -49,6 +54,7 @@ _FORMS: tuple[tuple[Language, bool, str], ...] = (
     ("en", False, rf"^(?:please\s+)?(?:list|enumerate)\s+(?:\w+\s+){{0,3}}?{_NO_PLURAL}{_PLURAL}\b"),
     ("en", False, r"\b(?:give|make|show)\s+(?:me\s+)?(?:an?\s+|the\s+)?(?:\w+\s+)?list\s+of\b"),
     ("en", False, r"\b(?:find|give|show|identify|mention)\s+(?:me\s+)?(?:all|every)\b"),
+    ("en", False, rf"{_START}which\s+(?:of\s+the\s+)?[\w-]+\s+{_NO_PLURAL}{_PLURAL}\s+(?!{_AFTER_VERB}\b)\w"),
     # "Which lights ...", but "Which word stops ..." and "What happens ..." have a verb there.
     ("en", False, rf"{_START}which\s+(?:(?:of\s+)?the\s+)?(?:{_SEVERAL}\s+)?{_NO_PLURAL}{_PLURAL}\s+\w"),
     (

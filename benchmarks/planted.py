@@ -18,6 +18,7 @@ import os
 import platform
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from statistics import mean
 from types import TracebackType
 
 from lcdoc.agents.models.config import Config, ModelEntry
+from lcdoc.agents.models.model import ModelSpec, Server
+from lcdoc.agents.notes import Claim
 from lcdoc.benchmarks.planted_documents import KINDS, Planted, PlantedDocument, planted_document
 from lcdoc.benchmarks.planted_model import PlantedModel
 from lcdoc.documents import Document
@@ -35,20 +38,25 @@ from lcdoc.retrieval.embedders import Embedder, load_embedder
 from lcdoc.retrieval.index import Index
 from lcdoc.tests.servers.chat_server import ChatServer
 from lcdoc.workflows.answer import Answer
+from lcdoc.workflows.auto import Auto
 from lcdoc.workflows.readers import ReadingDesk
-from lcdoc.workflows.registry import make, names
+from lcdoc.workflows.registry import AUTO, make
+from lcdoc.workflows.rehearsal import Stage
 from lcdoc.workflows.search import Search
 from lcdoc.workflows.workflow import Plan, Workflow, run
 
 MODEL = "planted"
 WINDOW_TOKENS = 8_192
 CONCURRENCY = 8
+ANSWERING = ("direct", "retrieve", "chain", "map_reduce", "tree", AUTO)
 FAULTS: dict[str, dict[str, float]] = {
     "none": {},
     "some": {"finds": 0.9, "false_claims": 0.05, "believes": 0.25, "malformed": 0.02},
 }
 WITHIN = 0.25
 """How far a plan may be off to count as right."""
+_FALLEN = "Contradicted elsewhere in the text:"
+"""How an answer shows the side of a contradiction that did not stand."""
 _MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
 _DATED = re.compile(rf"\d{{1,2}} (?:{_MONTHS}) \d{{4}}")
 
@@ -67,9 +75,20 @@ class Asking:
         return is_right(self.planted, self.answer)
 
     @property
+    def both_sides(self) -> bool:
+        """Whether it gives the right value beside the one it replaced."""
+        values = {*self.planted.wrong, self.planted.expected}
+        return self.planted.kind == "conflict" and values <= _words(standing(self.answer))
+
+    @property
     def wrong(self) -> bool:
-        """Whether something was answered that is not right."""
-        return self.answer.found and not self.right
+        """Whether something that is not right is stated with a checked quote."""
+        return not self.right and not self.both_sides and any(claim.citations for claim in standing(self.answer))
+
+    @property
+    def unsupported(self) -> bool:
+        """Whether all that is answered is marked as unsupported."""
+        return self.answer.found and not any(claim.citations for claim in self.answer.claims)
 
 
 class Study:
@@ -78,6 +97,7 @@ class Study:
     def __init__(self, folder: Path, url: str, embedder: Embedder, *, window_tokens: int = WINDOW_TOKENS) -> None:
         self.library = Library.open(folder / "library.sqlite")
         self._embedder = embedder
+        self._spec = ModelSpec(MODEL, window_tokens, Server(url, MODEL))
         entry = ModelEntry(url=url, model=MODEL, context_window=window_tokens, concurrency=CONCURRENCY)
         self._desk = ReadingDesk(self.library, MODEL, Config(models={MODEL: entry}))
 
@@ -97,14 +117,21 @@ class Study:
     async def workflow(self, name: str) -> Workflow:
         """Every question is answered anew: what the call store has would make the later workflows cheaper."""
         readers = await self._desk.readers(self._embedder, store="off", profile=None)
-        return make(name, self.library, Search(Index(self.library, self._embedder)), readers)
+        search = Search(Index(self.library, self._embedder))
+        if name != AUTO:
+            return make(name, self.library, search, readers)
+        return Auto(self.library, search, readers, (await self.stage()).reader, self._spec)
+
+    async def stage(self) -> Stage:
+        """Where plans are made."""
+        stage = await self._desk.stage(self._embedder, profile=None)
+        if stage is None:
+            raise RuntimeError(f"the model {MODEL} was not resolved")
+        return stage
 
     async def ask(self, name: str, planted: Planted, document: Document, *, planned: bool = False) -> Asking:
         workflow = await self.workflow(name)
-        plan = None
-        if planned:
-            stage = await self._desk.stage(self._embedder, profile=None)
-            plan = await workflow.plan(planted.question, [document], stage)
+        plan = await workflow.plan(planted.question, [document], await self.stage()) if planned else None
         return Asking(name, planted, await run(workflow, planted.question, [document]), plan)
 
 
@@ -112,13 +139,21 @@ def is_right(planted: Planted, answer: Answer) -> bool:
     """Whether the answer says what was planted, with a checked quote, and nothing that is wrong."""
     if planted.kind == "absent":
         return not answer.found
-    quoted = [claim.text for claim in answer.claims if claim.citations]
+    stands = standing(answer)
+    quoted = [claim for claim in stands if claim.citations]
     if planted.kind == "count":
         # Dates have numbers of their own.
-        return planted.expected in re.findall(r"\d+", _DATED.sub("", " ".join(quoted[:1])))
-    words = set(re.findall(r"\w+", " ".join(quoted)))
-    everything = set(re.findall(r"\w+", answer.text))
-    return planted.expected in words and not everything & set(planted.wrong)
+        return any(planted.expected in re.findall(r"\d+", _DATED.sub("", claim.text)) for claim in quoted[:1])
+    return planted.expected in _words(quoted) and not _words(stands) & set(planted.wrong)
+
+
+def standing(answer: Answer) -> list[Claim]:
+    """The claims that the answer stands by."""
+    return [claim for claim in answer.claims if not claim.text.startswith(_FALLEN)]
+
+
+def _words(claims: Sequence[Claim]) -> set[str]:
+    return {word for claim in claims for word in re.findall(r"\w+", claim.text)}
 
 
 def cited(planted: Planted, answer: Answer) -> float:
@@ -128,8 +163,8 @@ def cited(planted: Planted, answer: Answer) -> float:
 
 
 def accuracy_table(askings: Sequence[Asking]) -> str:
-    """A row for each workflow: share right by kind of question, and means for a question."""
-    head = ["workflow", *KINDS, "wrong", "cited", "calls", "tokens in", "tokens out", "s"]
+    """A row for each workflow: share right by kind of question, shares of all answers, and means for a question."""
+    head = ["workflow", *KINDS, "both sides", "wrong", "unsupported", "cited", "calls", "tokens in", "tokens out", "s"]
     rows = [head, ["---"] * len(head)]
     for name in dict.fromkeys(asking.workflow for asking in askings):
         own = [asking for asking in askings if asking.workflow == name]
@@ -140,7 +175,10 @@ def accuracy_table(askings: Sequence[Asking]) -> str:
             [
                 name,
                 *(f"{mean(shares):.2f}" if shares else "" for shares in by_kind),
-                f"{mean(asking.wrong for asking in own):.2f}",
+                *(
+                    f"{mean(getattr(asking, name) for asking in own):.2f}"
+                    for name in ("both_sides", "wrong", "unsupported")
+                ),
                 f"{mean(cited(asking.planted, asking.answer) for asking in right):.2f}" if right else "",
                 f"{mean(usage.calls for usage in usages):.1f}",
                 f"{mean(usage.tokens_in for usage in usages):,.0f}",
@@ -149,6 +187,18 @@ def accuracy_table(askings: Sequence[Asking]) -> str:
             ]
         )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def choices(askings: Sequence[Asking]) -> str:
+    """What `auto` took for each kind of question; empty where it was not asked."""
+    chosen: dict[str, Counter[str]] = {}
+    for asking in askings:
+        if asking.workflow == AUTO:
+            chosen.setdefault(asking.planted.kind, Counter())[asking.answer.workflow] += 1
+    taken = (
+        f"{kind}: {', '.join(f'{name} {times}' for name, times in names.items())}" for kind, names in chosen.items()
+    )
+    return "; ".join(taken)
 
 
 def ratios(askings: Sequence[Asking]) -> dict[str, list[float]]:
@@ -218,7 +268,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=int, default=200)
     parser.add_argument("--each", type=int, default=3, help="questions of each kind")
-    parser.add_argument("--workflows", default=",".join(names()))
+    parser.add_argument("--workflows", default=",".join(ANSWERING))
     parser.add_argument("--faults", default="none,some")
     parser.add_argument("--plans", type=int, default=20, help="runs whose plan is compared with what they took")
     parser.add_argument("--latency", type=float, default=0.05, help="seconds before the server answers")
@@ -235,6 +285,8 @@ def main() -> None:
         model = PlantedModel(latency_s=arguments.latency, seed=arguments.seed, **FAULTS[faults])
         askings = asyncio.run(study(planted, model, workflows, embedder, planned=faults == "none"))
         print(f"faults: {FAULTS[faults] or 'none'}\n\n{accuracy_table(askings)}\n")
+        if taken := choices(askings):
+            print(f"auto: {taken}\n")
         if faults == "none":
             print(f"{plan_table(varied(askings, arguments.plans))}\n")
         everything += [

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypedDict
 
+from lcdoc.agents.models.call_store import StoreMode
 from lcdoc.agents.models.errors import ModelError
 from lcdoc.agents.models.model import ModelSpec, Prices, RateLimits, Server
 from lcdoc.agents.models.names import Chosen
@@ -35,12 +36,16 @@ _PIECE = (
     "Entry {n}. The lock-keeper counted boats from dawn to dusk. Barge {n} of the lower fleet brought {k} bales of"
     " wool, and its master paid the toll in coin."
 )
+ONLY_ONCE = "This is the register of the lower fleet, kept at the weir."
 _FOUND = " The barge Heron carries {k} sacks of oats to the mill."
 
 
 def text_of(pieces: int, *, found_every: int = 7) -> str:
-    """A document of so many paragraphs; the first of every so many says something about `QUESTION`."""
-    return "\n\n".join(
+    """A document of so many paragraphs; the first of every so many says something about `QUESTION`.
+
+    It begins with `ONLY_ONCE`.
+    """
+    return f"{ONLY_ONCE} " + "\n\n".join(
         _PIECE.format(n=n, k=n * 13 % 97) + (_FOUND.format(k=100 + n) if n % found_every == 0 else "")
         for n in range(pieces)
     )
@@ -61,7 +66,7 @@ def shelve(library: Library, folder: Path, pieces: int) -> Document:
 
 
 def readers_for(
-    library: Library, url: str, *, at_once: int = 8, window: int = 16_384
+    library: Library, url: str, *, at_once: int = 8, window: int = 16_384, store: StoreMode = "use"
 ) -> tuple[ModelStack, ModelReaders]:
     """Readers through a model at `url`. The stack is to be closed."""
     spec = ModelSpec(
@@ -72,7 +77,7 @@ def readers_for(
         limits=RateLimits(concurrency=at_once),
     )
     stack = ModelStack(Chosen(spec, None, ()), library)
-    return stack, ModelReaders(stack, store="use", profile=None)
+    return stack, ModelReaders(stack, store=store, profile=None)
 
 
 class _State(TypedDict, total=False):

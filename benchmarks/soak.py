@@ -291,7 +291,7 @@ async def caps(report: Report, calls: int, at_once: int, seed: int, folder: Path
             money = f"${cost:.4f} of ours, ${usd:.4f} reported in whole answers"
             report.check("money", budget.usd * 0.8 <= cost <= budget.usd >= usd, money)
         if budget.seconds is not None:
-            report.check("seconds", seconds < budget.seconds + 2.0, f"{seconds:.1f} s, {counts}")
+            report.check("seconds", seconds < budget.seconds + 0.5, f"{seconds:.2f} s, {counts}")
 
 
 def child(library: Path, url: str, calls: int, at_once: int, times: int) -> int:

@@ -95,7 +95,8 @@ def qmsum() -> Iterator[Case]:
         for asked in meeting["specific_query_list"]:
             ranges = [(int(first), int(last)) for first, last in asked["relevant_text_span"]]
             evidence = [Span(spans[first].start, spans[min(last, len(spans) - 1)].end) for first, last in ranges]
-            yield Case(document, asked["query"], (f"~{asked['answer']}",), (asked["answer"],), tuple(evidence))
+            # Summaries in the annotator's words: no quote has them.
+            yield Case(document, asked["query"], (), (asked["answer"],), tuple(evidence))
 
 
 def covid() -> Iterator[Case]:
@@ -201,14 +202,15 @@ def token_f1(text: str, reference: str) -> float:
 
 
 def scores(case: Case, shown: Shown) -> dict[str, float]:
-    """The figures of one answer; `evidence` only where the set has any."""
+    """The figures of one answer; `quoted` and `evidence` only where the set has any gold."""
     figures = {
         "answered": float(bool(shown.quotes)),
-        "quoted": float(any(is_hit(quote, case.golds) for quote in shown.quotes)),
         "F1": max((token_f1(claim, gold) for claim in shown.claims for gold in case.references), default=0.0),
         "characters": float(sum(map(len, shown.quotes))),
         "s": shown.seconds,
     }
+    if case.golds:
+        figures["quoted"] = float(any(is_hit(quote, case.golds) for quote in shown.quotes))
     if case.evidence:
         figures["evidence"] = mean(any(span.overlaps(gold) for span in shown.spans) for gold in case.evidence)
     return figures

@@ -58,8 +58,9 @@ def _is_for_the_user(error: Exception) -> bool:
     from lcdoc.documents import DocumentError
     from lcdoc.memory import LibraryError
     from lcdoc.retrieval.embedders import EmbedderError
+    from lcdoc.workflows.errors import WorkflowError
 
-    return isinstance(error, DocumentError | LibraryError | EmbedderError | ModelError)
+    return isinstance(error, DocumentError | LibraryError | EmbedderError | ModelError | WorkflowError)
 
 
 def usage_error(message: str) -> Exception:

@@ -42,13 +42,13 @@ def workflows_show(
     """
     from lcdoc.screen import Screen
     from lcdoc.workflows.drawing import drawing_of
-    from lcdoc.workflows.registry import AUTO, names
+    from lcdoc.workflows.registry import AUTO, names, workflow_class
 
     if mermaid and as_json:
         raise usage_error("--json has the Mermaid source too; leave --mermaid out")
     if name == AUTO:
         raise usage_error(f"auto has no graph of its own: it takes one of {', '.join(names())}; show one of them")
-    drawing = drawing_of(name)
+    drawing = drawing_of(workflow_class(name))
     with Screen() as screen:
         if as_json:
             screen.json(drawing.as_dict())

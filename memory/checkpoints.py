@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _LOCK_TIMEOUT_S = 30.0
 _SETUP = """
 PRAGMA synchronous = NORMAL;
+PRAGMA wal_autocheckpoint = 64;
 CREATE TRIGGER IF NOT EXISTS latest_checkpoint AFTER INSERT ON checkpoints BEGIN
     DELETE FROM writes WHERE thread_id = NEW.thread_id AND checkpoint_ns = NEW.checkpoint_ns
         AND checkpoint_id < NEW.checkpoint_id;
@@ -27,7 +28,8 @@ CREATE TRIGGER IF NOT EXISTS latest_checkpoint AFTER INSERT ON checkpoints BEGIN
         AND checkpoint_id < NEW.checkpoint_id;
 END;
 """
-# As for the journal: what is committed outlives the process; a power failure may cost the last steps, not the file.
+# `synchronous` as for the journal: what is committed outlives the process; a power failure may cost the last steps, not
+# the file. The log is brought in early, since by default it alone grows to four megabytes.
 
 
 @asynccontextmanager

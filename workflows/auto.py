@@ -287,7 +287,8 @@ class _Announcing:
         resumed: RunRecord | None = None,
     ) -> Run:
         run = self._readers.start(question, workflow, documents, budget, resumed=resumed)
-        self._library.notebook.record(run.id, Chosen.__name__, asdict(self._selection.chosen))
+        if run.resumed is None:
+            self._library.notebook.record(run.id, Chosen.__name__, asdict(self._selection.chosen))
         if self._selection.warning:
             run.warnings = (*run.warnings, self._selection.warning)
         return run

@@ -39,7 +39,8 @@ def counted(question: str, listings: Sequence[Listing], stated: Draft, *, comple
     items are sentences.
     """
     items = distinct(listings, question)
-    if not items:
+    # Sentences beside the one that states the number add nothing to it.
+    if not items or (stated.found and not things):
         return stated
     confidence = min(item.confidence for item in items)
     total = Claim(

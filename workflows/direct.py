@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _NOTE = "read/1"
 _REMEDY = "choose a workflow that reads documents in parts, such as retrieve, chain or map_reduce"
-_OFFLINE_SECONDS = 0.5
-_OFFLINE_SECONDS_PER_CHARACTER = 2e-6
+_OFFLINE_SECONDS = 0.7
+_OFFLINE_SECONDS_PER_CHARACTER = 4e-6
 
 
 def fits(documents: Sequence[Document], question: str, reader: Reader) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from lcdoc.workflows.registry import workflow_class
+from lcdoc.workflows.frame import GraphWorkflow
 
 if TYPE_CHECKING:
     from langchain_core.runnables.graph import Graph
@@ -15,7 +15,9 @@ _ENDS = {"__start__": "start", "__end__": "end"}
 
 
 class _Absent:
-    """Stands for what a graph is bound to but may not touch while it is built."""
+    """Stands for what a graph is bound to; while it is built, it may look at the question and at nothing else."""
+
+    question = ""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise RuntimeError(f"a workflow's graph used {name!r} of its session, library or readers while being built")
@@ -65,9 +67,8 @@ class Drawing:
         return [edge for edge in self.edges if edge.source == step]
 
 
-def drawing_of(name: str) -> Drawing:
-    """The drawing of the workflow of this name. Raises UnknownWorkflowError."""
-    workflow = workflow_class(name)
+def drawing_of(workflow: type[GraphWorkflow]) -> Drawing:
+    """The drawing of a workflow. Raises RuntimeError where its graph cannot be built without a run."""
     absent = cast(Any, _Absent())
     graph: Graph = workflow(absent, absent, absent).graph(absent).compile().get_graph()
     order = {node: place for place, node in enumerate(graph.nodes)}

@@ -75,7 +75,7 @@ class GraphWorkflow(ABC):
         *,
         budget: Budget | None = None,
         resumed: RunRecord | None = None,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event]:
         """Answer, telling what happens; `resumed` is a run to go on with, where `Readers.start` finds none by itself.
 
         The caps of `budget` hold for what is done now. Raises EmbedderError, LibraryError (RunUnderWayError and

@@ -121,6 +121,7 @@ class ModelReaders:
             warnings=self._warnings,
             concurrency=_AHEAD * spec.limits.concurrency,
             resumed=resumed,
+            store=self._store,
         )
 
 

@@ -20,6 +20,7 @@ WORKFLOWS: Mapping[str, str] = MappingProxyType(
         "chain": "lcdoc.workflows.chain:Chain",
         "map_reduce": "lcdoc.workflows.map_reduce:MapReduce",
         "tree": "lcdoc.workflows.tree:Tree",
+        "tree_walk": "lcdoc.workflows.tree_walk:TreeWalk",
         "summarize": "lcdoc.workflows.summarize:Summarize",
     }
 )

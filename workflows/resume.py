@@ -49,7 +49,11 @@ def resumption(session: Session) -> Resumed:
     """What the run has so far, as an event."""
     notebook, run_id = session.library.notebook, session.run.id
     notes = [note for note in notebook.notes(run_id).values() if "note" in note]
-    read = [(place, note["note"]["found"]) for note in notes for place in map(_place, note["places"])]
+    read = [
+        (place, note["note"]["found"] and not note["note"]["unchanged"])
+        for note in notes
+        for place in map(_place, note["places"])
+    ]
     return Resumed(
         run_id,
         len(notes),

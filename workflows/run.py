@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lcdoc.agents.models.budget import Ledger
+from lcdoc.agents.models.call_store import StoreMode
 from lcdoc.agents.reader import Reader
 from lcdoc.memory.runs import Outcome, Runs
 from lcdoc.memory.runs import Run as RunRecord
@@ -33,6 +34,7 @@ class Run:
         warnings: Sequence[str] = (),
         concurrency: int = 1,
         resumed: RunRecord | None = None,
+        store: StoreMode = "use",
     ) -> None:
         self.id = run_id
         self.model = model
@@ -44,6 +46,8 @@ class Run:
         """Steps that are worth doing at once."""
         self.resumed = resumed
         """The record this run goes on from, as it was when its first process ended; None for one that is new."""
+        self.store = store
+        """Whether what models said earlier is used and kept."""
         self._record = record
         self._started = time.monotonic()
         self._answer: Answer | None = None

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
     from lcdoc.workflows.rehearsal import Stage
 
-READ_TOKENS = 12_000
-"""Of leaves, read in each of `_ROUNDS`: about ten full ones."""
+READ_TOKENS = 8_000
+"""Of leaves, read in each of `_ROUNDS`: about seven full ones."""
 _ROUNDS = 2
 """The first, and one more before saying that nothing was found."""
 _HITS = 64

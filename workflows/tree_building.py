@@ -89,10 +89,17 @@ def leaf_tokens_for(reader: Reader) -> int:
     return min(LEAF_TOKENS, reader.room(""))
 
 
-def tree_of(document: Document, library: Library, reader: Reader, *, leaf_tokens: int) -> SummaryTree:
-    """The document's tree, with the summaries that the library has of it, or of the same text in another document."""
+def tree_of(
+    document: Document, library: Library, reader: Reader, *, leaf_tokens: int, kept_before: bool = True
+) -> SummaryTree:
+    """The document's tree, with the summaries that the library has of it, or of the same text in another document.
+
+    Without any where `kept_before` is false.
+    """
     shape = tree_shape(document, library.chunks(document.id), count=reader.count, leaf_tokens=leaf_tokens)
     tree = SummaryTree(shape, tree_recipe(reader.fingerprint, leaf_tokens=leaf_tokens))
+    if not kept_before:
+        return tree
     kept = library.trees.nodes(document.id, tree.recipe, [node.name for node in shape.nodes])
     for node in shape.nodes:
         if node.name not in kept:
@@ -131,7 +138,13 @@ class TreeBuilding:
         session = self._session
         for document in session.documents.values():
             if document.id not in self._trees:
-                self._trees[document.id] = tree_of(document, session.library, session.reader, leaf_tokens=leaf_tokens)
+                self._trees[document.id] = tree_of(
+                    document,
+                    session.library,
+                    session.reader,
+                    leaf_tokens=leaf_tokens,
+                    kept_before=session.run.store == "use",
+                )
         return [self._trees[id_] for id_ in session.documents if self._trees[id_].shape.nodes]
 
     def stopped(self, state: BuildingState) -> bool:
@@ -141,7 +154,7 @@ class TreeBuilding:
     async def outline(self, state: BuildingState) -> BuildingState:
         session = self._session
         try:
-            leaf_tokens = leaf_tokens_for(session.reader)
+            leaf_tokens = state.get("leaf_tokens") or leaf_tokens_for(session.reader)
         except ModelError as error:
             return {"leaf_tokens": LEAF_TOKENS, "failures": [session.failure("outline", error)]}
         trees = self.trees(leaf_tokens)
@@ -201,7 +214,7 @@ class TreeBuilding:
             }
             for number, made in points.items()
         }
-        if values:
+        if values and self._session.run.store != "off":
             await self._session.library.trees.keep(tree.document.id, tree.recipe, values)
             tree.kept.update(points)
 

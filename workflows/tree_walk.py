@@ -141,14 +141,12 @@ class _Walk:
         return _State(over=True)
 
     def _invalid(self, state: _State, trees: list[SummaryTree], path: list[_Node], failure: Failure | None) -> _State:
-        """A choice that is none counts as one to turn back, a few times; a cap ends the walk."""
+        """After a choice that is none the same is asked again, a few times; a cap ends the walk."""
         invalid = state.get("invalid", 0) + 1
         failures = [failure] if failure else []
         if invalid >= MOST_INVALID or (failure and failure["cap"]):
             return self._stop(_title(trees, path[-1]), "no choice could be had") | _State(failures=failures)
-        back = self._back(trees, path, "the choice was none of the options")
-        counted = _State(steps=state.get("steps", 0) + 1, invalid=invalid, failures=failures)
-        return _State(over=False) | counted | back
+        return _State(steps=state.get("steps", 0) + 1, invalid=invalid, failures=failures, over=False)
 
     async def _read(self, state: _State, trees: list[SummaryTree], path: list[_Node]) -> _State:
         session, here = self._session, path[-1]

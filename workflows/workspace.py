@@ -28,6 +28,7 @@ from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.events import DocumentFailed, Event, Progress
 from lcdoc.workflows.loop import LoopThread
 from lcdoc.workflows.readers import OfflineReaders, Readers, ReadingDesk, Resuming
+from lcdoc.workflows.registry import make
 from lcdoc.workflows.retrieve import Retrieve
 from lcdoc.workflows.search import Search
 from lcdoc.workflows.workflow import Plan, Workflow, ignore_events, run
@@ -189,6 +190,7 @@ class Workspace:
         question: str,
         documents: Sequence[Document],
         *,
+        workflow: str = Retrieve.name,
         budget: Budget | None = None,
         store: StoreMode = "use",
         profile: Profile | None = None,
@@ -196,12 +198,21 @@ class Workspace:
     ) -> Answer:
         """Answer from documents that `read` returned. Events come from another thread.
 
+        `workflow` is a name of `registry.names()`; that of `summarize` answers with a SummaryAnswer.
         `budget` adds to the caps of the configuration. `store` says whether earlier answers of the model are taken
         ("use"), asked for anew and replaced ("refresh"), or neither looked up nor kept ("off"). `profile` overrides
         how the model is spoken to. Raises EmbedderError, LibraryError, ModelError.
         """
         with self._filling.paused() if self._filling else nullcontext():
-            asked = self._ask(question, documents, budget=budget, store=store, profile=profile, on_event=on_event)
+            asked = self._ask(
+                question,
+                documents,
+                workflow=workflow,
+                budget=budget,
+                store=store,
+                profile=profile,
+                on_event=on_event,
+            )
             answer = self._loop.run(asked)
         if self._background:
             self._fill_behind(documents)
@@ -249,14 +260,15 @@ class Workspace:
         question: str,
         documents: Sequence[Document],
         *,
+        workflow: str,
         budget: Budget | None,
         store: StoreMode,
         profile: Profile | None,
         on_event: Callable[[Event], None],
     ) -> Answer:
         readers = await self._desk.readers(self.embedder, store=store, profile=profile)
-        workflow = self._workflow(documents, readers, on_event)
-        return await run(workflow, question, documents, budget=self._desk.budget(budget), on_event=on_event)
+        made = self._workflow(documents, readers, on_event, name=workflow)
+        return await run(made, question, documents, budget=self._desk.budget(budget), on_event=on_event)
 
     @property
     def model(self) -> str:
@@ -268,24 +280,28 @@ class Workspace:
         question: str,
         documents: Sequence[Document],
         *,
+        workflow: str = Retrieve.name,
         profile: Profile | None = None,
         on_event: Callable[[Event], None] = ignore_events,
     ) -> Plan:
         """What `ask` would send and take. Searches the documents; asks no model anything. Raises what `ask` raises."""
         with self._filling.paused() if self._filling else nullcontext():
-            return self._loop.run(self._plan(question, documents, profile=profile, on_event=on_event))
+            return self._loop.run(
+                self._plan(question, documents, workflow=workflow, profile=profile, on_event=on_event)
+            )
 
     async def _plan(
         self,
         question: str,
         documents: Sequence[Document],
         *,
+        workflow: str,
         profile: Profile | None,
         on_event: Callable[[Event], None],
     ) -> Plan:
         stage = await self._desk.stage(self.embedder, profile=profile)
-        workflow = self._workflow(documents, OfflineReaders(self.embedder, self.library.runs), on_event)
-        return await workflow.plan(question, documents, stage)
+        readers = OfflineReaders(self.embedder, self.library.runs)
+        return await self._workflow(documents, readers, on_event, name=workflow).plan(question, documents, stage)
 
     def _fill_behind(self, documents: Sequence[Document]) -> None:
         new = [document.id for document in documents if document.id not in self._filled]
@@ -326,9 +342,7 @@ class Workspace:
         # Where the background thread is on its way to all vectors, a question need not wait for many of its own.
         known = self._filling is not None and all(document.id in self._filled for document in documents)
         search = Search(self.index, lazy_tokens=_LAZY_TOKENS_BESIDE_BACKGROUND if known else None, progress=progress)
-        if name != Retrieve.name:
-            raise ValueError(f"no workflow {name!r}")
-        return Retrieve(self.library, search, readers)
+        return make(name, self.library, search, readers)
 
     def fill(self, document: Document, *, on_event: Callable[[Event], None] = ignore_events) -> int:
         """Embed all passages of a document that have no vector yet; returns how many passages it has."""

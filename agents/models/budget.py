@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from lcdoc.agents.models.errors import ModelConfigError, ModelError, ModelNameError
 from lcdoc.agents.models.ledger import Budget, Ledger, Reservation
-from lcdoc.agents.models.limiter import watch_queues
 from lcdoc.agents.models.model import ChatModel, Completion, ModelSpec, Request, TokenUsage
+from lcdoc.agents.models.queue_time import watch_queues
 from lcdoc.agents.models.worst_case import longest_answer, prompt_tokens
 
 __all__ = ["Budget", "BudgetedModel", "Ledger", "Reservation"]
@@ -30,6 +30,8 @@ class BudgetedModel:
 
     async def complete(self, request: Request) -> Completion:
         """Answer. Raises BudgetExceededError where a cap does not admit it, and what `Ledger.reserve` raises."""
+        if self._ledger.remaining_s() == 0:
+            raise self._ledger.out_of_time(self.spec)
         worst = TokenUsage(prompt_tokens(self._inner, request), 0, longest_answer(self.spec, request))
         deadline = asyncio.timeout(self._ledger.remaining_s())
         try:

@@ -55,7 +55,7 @@ class StoredModel:
 
     async def complete(self, request: Request) -> Completion:
         """Answer, from the store where it can. Raises what the model below raises, but nobody fails by another's call;
-        BudgetExceededError when the run's time is up while it waits for one."""
+        BudgetExceededError when the run's time is up, or is while it waits for one."""
         if self._mode == "off":
             return await self._inner.complete(request)
         key = fingerprint(self.spec, request)
@@ -65,6 +65,9 @@ class StoredModel:
                 if (completion := _restored(call, request)) is not None:
                     return self._given(completion, request)
                 outdated = call.created_at
+            if self._ledger.remaining_s() == 0:
+                # Before the lease is written: hundreds that are too late would hold up the end of the run.
+                raise self._ledger.out_of_time(self.spec)
             flight = self._calls.flights.get(self._flight_key(key))
             if flight is None:
                 return await self._lead(key, request, outdated)

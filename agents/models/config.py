@@ -9,6 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -290,49 +291,4 @@ def _path_in(line: str) -> tuple[str, ...]:
 
 def config_template() -> str:
     """A sample of the file: everything is commented out, so that it changes nothing as it stands."""
-    return _TEMPLATE
-
-
-_TEMPLATE = """\
-# Configuration of lcdoc. Every line is commented out: remove the "# " of those you want.
-# Keys do not belong here: name the variable (key_env) or the file (key_file) that holds them.
-
-# The model that is used where none is named; without it lcdoc answers offline.
-# model = "house"
-
-# Caps for each question; whichever is reached first ends it with what was found so far.
-# max_usd = 0.50
-# max_tokens = 2_000_000
-# max_calls = 400
-# max_seconds = 600
-
-# A server of your own: vLLM, SGLang, llama.cpp, LM Studio, Ollama, anything that speaks the OpenAI protocol.
-# [models.house]
-# url = "http://127.0.0.1:8080/v1"
-# model = "qwen2.5-7b-instruct"    # without it: the only model the server lists
-# context_window = 32_768          # without it: what the server says
-# concurrency = 4                  # requests at once, at most
-# tokenizer = "tokenizer.json"     # exact token counts; relative to this file
-# profile = "small"                # shorter prompts, for models up to about nine billion parameters
-
-# A service with a key and prices, in US dollars per million tokens.
-# [models.cloud]
-# url = "https://llm.example.com/v1"
-# model = "large-2"
-# key_env = "EXAMPLE_API_KEY"      # or key_file = "~/.secrets/example"
-# prices = { input = 1.00, cached_input = 0.25, output = 4.00 }
-# requests_per_minute = 500
-# tokens_per_minute = 200_000
-# headers = { X-Project = "reading" }
-# extra_body = { seed = 7 }
-
-# A known model under another name, with limits of its own.
-# [models.mini]
-# model = "openai/gpt-4.1-mini"
-# requests_per_minute = 100
-
-# What lcdoc does not know of a model, or knows differently.
-# [facts."my-model"]
-# context_window = 65_536
-# prices = { input = 0.20, output = 0.60 }
-"""
+    return files("lcdoc.agents.models").joinpath("config_template.toml").read_text(encoding="utf-8")

@@ -6,7 +6,8 @@ import ipaddress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from lcdoc.agents.models.error_translation import Refusal, clean
+from lcdoc.agents.models.error_bodies import clean
+from lcdoc.agents.models.error_translation import Refusal
 from lcdoc.agents.models.errors import ModelConfigError
 from lcdoc.agents.models.model import Server
 from lcdoc.agents.models.secrets import Key, SecretHeaders

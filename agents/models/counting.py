@@ -47,16 +47,21 @@ def counter_for(spec: ModelSpec, *, tokenizer: Path | None = None) -> Counter:
     `high_estimate`. A tokenizer that does not load is logged and not used, but for the named one: ModelConfigError.
     """
     if tokenizer is not None:
-        if (named := _json_counter(tokenizer)) is None:
+        try:
+            return _file_counter(tokenizer)
+        except ValueError as error:
             raise ModelConfigError(
                 spec.name,
-                f"its tokenizer {tokenizer} cannot be read",
+                f"its tokenizer {tokenizer} cannot be read ({error})",
                 "name a tokenizer.json as Hugging Face's tokenizers write it, or take `tokenizer` out",
-            )
-        return named
+            ) from error
     model = spec.server.model if spec.server is not None else spec.name
     if (path := _tokenizer_file(model)) is not None:
-        return _json_counter(path) or high_estimate
+        try:
+            return _file_counter(path)
+        except ValueError as error:
+            _log.warning("the tokenizer %s cannot be used (%s): tokens are estimated", path, error)
+            return high_estimate
     if (name := _encoding_name(model)) is not None and _is_cached(name):
         return _cached_encoding_counter(name) or high_estimate
     return high_estimate
@@ -78,14 +83,15 @@ def _tokenizer_file(model: str) -> Path | None:
 
 
 @lru_cache(maxsize=8)
-def _json_counter(path: Path) -> Counter | None:
+def _file_counter(path: Path) -> Counter:
+    """Counts with a tokenizer.json. Raises ValueError for a file that is none."""
     from tokenizers import Tokenizer
 
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001 - the library raises Exception itself
-        _log.warning("the tokenizer %s cannot be used (%s): tokens are estimated", path, error)
-        return None
+    except Exception as error:
+        # The library raises Exception itself.
+        raise ValueError(" ".join(str(error).split())[:200]) from error
     # Both are settings of training, and would make the length of every text the same.
     tokenizer.no_truncation()
     tokenizer.no_padding()

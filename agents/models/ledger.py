@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 from lcdoc.agents.models.errors import BudgetExceededError, ModelConfigError
-from lcdoc.agents.models.limiter import in_queue
 from lcdoc.agents.models.model import ModelSpec, TokenUsage
+from lcdoc.agents.models.queue_time import in_queue
 from lcdoc.memory.errors import LibraryError
 from lcdoc.memory.usage import ModelUsage
 

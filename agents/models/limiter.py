@@ -12,21 +12,18 @@ import logging
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Callable
 from hashlib import blake2b
 from types import TracebackType
 
 from lcdoc.agents.models.errors import CutStreamError, ModelError, ModelTimeoutError, RateLimitError, ServerError
 from lcdoc.agents.models.model import ChatModel, Completion, ModelSpec, RateLimits, Request
+from lcdoc.agents.models.queue_time import in_queue
+from lcdoc.agents.models.token_bucket import Bucket
 from lcdoc.agents.models.worst_case import longest_answer, prompt_tokens
 
 _log = logging.getLogger(__name__)
 
-BURST_MINUTES = 1 / 20
-"""What a bucket holds: this part of a minute's allowance may be used at once."""
 LONGEST_PAUSE_S = 180.0
 """A server that asks for more is not waited for: whoever is next hears of it himself, and fails with that."""
 LONGEST_COOL_DOWN_S = 30.0
@@ -36,72 +33,6 @@ _OVERLOADED = re.compile(r"(?:the server answered )?(?:503|529)\b")
 _LONGEST_PATIENCE = 64
 _COUNTS_KEPT = 4_096
 _SHORTEST_TIMER_S = 0.001
-
-
-@dataclass(slots=True)
-class QueueTime:
-    """How long a request waited in our own queues, which is neither the server's time nor anybody's failure."""
-
-    total_s: float = 0.0
-    queued: bool = False
-    """It waits, or left the queue without having had its turn: nothing was sent since."""
-
-
-_queue_time: ContextVar[QueueTime | None] = ContextVar("queue_time", default=None)
-
-
-@contextmanager
-def watch_queues() -> Iterator[QueueTime]:
-    """The queue time of the requests made inside, by this task. Watches nest: the outer one has the inner one's too."""
-    outer, inner = _queue_time.get(), QueueTime()
-    token = _queue_time.set(inner)
-    try:
-        yield inner
-    finally:
-        _queue_time.reset(token)
-        if outer is not None:
-            outer.total_s += inner.total_s
-
-
-@contextmanager
-def in_queue() -> Iterator[None]:
-    """Around the wait for one's turn."""
-    watch = _queue_time.get() or QueueTime()
-    clock = asyncio.get_running_loop().time
-    start = clock()
-    watch.queued = True
-    try:
-        yield
-        watch.queued = False
-    finally:
-        watch.total_s += clock() - start
-
-
-class Bucket:
-    """A token bucket that lets no 60 seconds have more than `per_minute`, full at the beginning.
-
-    It holds `capacity`, and refills as fast as leaves room for a burst of that in the same minute.
-    """
-
-    def __init__(self, per_minute: int, now: float) -> None:
-        self.capacity = max(1.0, per_minute * BURST_MINUTES)
-        self.per_second = (per_minute - (self.capacity - 1)) / 60
-        self._level = self.capacity
-        self._at = now
-
-    def wait_s(self, amount: float, now: float) -> float:
-        """Seconds until `amount` may be taken. More than the bucket holds may be taken when it is full."""
-        self._refill(now)
-        return max(0.0, (min(amount, self.capacity) - self._level) / self.per_second)
-
-    def take(self, amount: float) -> None:
-        """Take `amount`, which may leave a debt. A negative one is given back."""
-        self._level = min(self.capacity, self._level - amount)
-
-    def _refill(self, now: float) -> None:
-        if now > self._at:
-            self._level = min(self.capacity, self._level + (now - self._at) * self.per_second)
-            self._at = now
 
 
 class Limiter:

@@ -14,14 +14,16 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
+from lcdoc.agents.models.answer_reading import Exchange, read_answer
 from lcdoc.agents.models.call_usage import CallUsage
 from lcdoc.agents.models.connections import checked_host, is_nearby, new_client, per_request_headers, shown_address
 from lcdoc.agents.models.counting import high_estimate
-from lcdoc.agents.models.error_translation import Refusal, clean, stream_refusal, translated
+from lcdoc.agents.models.error_bodies import clean
+from lcdoc.agents.models.error_translation import Refusal, translated
 from lcdoc.agents.models.errors import (
     ConnectionFailedError,
     ContextOverflowError,
@@ -36,7 +38,7 @@ from lcdoc.agents.models.request_body import RequestBody
 from lcdoc.agents.models.secrets import Key, SecretHeaders
 from lcdoc.agents.models.served_models import ServedModels
 from lcdoc.agents.models.stream_ends import EmptyStreamError, StreamEnds
-from lcdoc.agents.models.streaming import Answer, EventReader, NotTheProtocolError
+from lcdoc.agents.models.streaming import Answer, NotTheProtocolError
 from lcdoc.agents.models.timeouts import Timeouts, slow_prefill_s
 from lcdoc.agents.models.transport_errors import broken_off, not_connected
 from lcdoc.agents.models.worst_case import longest_answer
@@ -50,26 +52,8 @@ _log = logging.getLogger(__name__)
 MAX_BYTES_PER_TOKEN: Final = 64
 MAX_REASONING_TOKENS: Final = 65_536
 """Thinking that is let pass beyond `max_tokens`, which some servers do not count it in."""
-_TAIL_S: Final = 10.0
-"""For the usage, once the answer has its finish reason."""
-_DRAIN_S: Final = 0.25
-"""For the end of the body after `[DONE]`: a connection is used again only when it was read to its end."""
 _SILENCES_KEPT: Final = 256
 _PROBES: Final = 2
-
-
-@dataclass(slots=True)
-class _Exchange:
-    """What came of one request."""
-
-    answer: Answer
-    reader: EventReader = field(default_factory=EventReader)
-    failure: ModelError | None = None
-    connected: bool = False
-    """The server had begun to answer."""
-    late: bool = False
-    """It was not waited for any longer."""
-    seconds: float = 0.0
 
 
 class OpenAIModel:
@@ -220,7 +204,7 @@ class OpenAIModel:
             failure.usage = self._usage.of(request, answer)
         raise failure
 
-    async def _exchange(self, request: Request, body: dict[str, Any]) -> _Exchange:
+    async def _exchange(self, request: Request, body: dict[str, Any]) -> Exchange:
         """Send a request, and read what comes. Raises Refusal."""
         import httpx2
         import openai
@@ -231,7 +215,7 @@ class OpenAIModel:
             max_bytes=MAX_BYTES_PER_TOKEN * max_tokens + 4_096,
             max_reasoning_bytes=MAX_BYTES_PER_TOKEN * (max_tokens + MAX_REASONING_TOKENS),
         )
-        done = _Exchange(answer)
+        done = Exchange(answer)
         name, loop, total_s = self._spec.name, asyncio.get_running_loop(), self._timeouts.total_s
         started = loop.time()
         end = started + total_s if total_s is not None else None
@@ -245,7 +229,7 @@ class OpenAIModel:
                 wait(self._first_token_s(request))
                 async with self._response(client, body) as response:
                     done.connected = True
-                    await self._read(response, done, request, wait)
+                    await read_answer(response, done, on_text=request.on_text, idle_s=self._timeouts.idle_s, wait=wait)
         except TimeoutError:
             if not alarm.expired():
                 raise
@@ -265,35 +249,6 @@ class OpenAIModel:
             done.failure = await self._translated(refusal, body)
         done.seconds = loop.time() - started
         return done
-
-    async def _read(
-        self, response: httpx2.Response, done: _Exchange, request: Request, wait: Callable[[float], None]
-    ) -> None:
-        """Read the answer to its end, or as far as it is let run; `wait` says how long the next piece may take."""
-        answer = done.answer
-        idle_s, clock = self._timeouts.idle_s, asyncio.get_running_loop().time
-        next_wait = 0.0
-        ending = ""
-        async for events in _events(response, done.reader):
-            for event in events:
-                if event is None or answer.done:
-                    answer.done = True
-                    continue
-                if event.get("error") and not answer.complete:
-                    raise stream_refusal(event)
-                before = answer.size
-                piece = answer.add(event)
-                if piece and request.on_text is not None:
-                    request.on_text(piece)
-                if answer.size > before and clock() >= next_wait:
-                    # Not for every piece: setting an alarm costs as much as reading one.
-                    next_wait = clock() + idle_s / 20
-                    wait(idle_s * 1.05)
-            if answer.overlong:
-                return
-            if answer.complete and ending != (end := "done" if answer.done else "finish"):
-                ending = end
-                wait(_DRAIN_S if answer.done else _TAIL_S)
 
     @contextlib.asynccontextmanager
     async def _response(self, client: AsyncOpenAI, body: dict[str, Any]) -> AsyncIterator[httpx2.Response]:
@@ -346,21 +301,3 @@ class OpenAIModel:
                 more = f" and {len(models) - len(near)} more" if len(models) > len(near) else ""
                 return UnknownModelError(self._spec.name, error.problem, f"the server has {', '.join(near)}{more}")
         return error
-
-
-async def _events(response: httpx2.Response, reader: EventReader) -> AsyncIterator[list[dict[str, Any] | None]]:
-    """The events of a stream as they come; a whole answer as JSON is one event and the end."""
-    async with contextlib.aclosing(response.aiter_bytes()) as parts:
-        async for part in parts:
-            if events := reader.feed(part):
-                yield events
-    if events := reader.finish():
-        yield events
-    if not reader.events and reader.other.lstrip()[:1] == b"{":
-        try:
-            whole = json.loads(reader.other)
-        except ValueError:
-            return
-        if isinstance(whole, dict) and (whole.get("choices") or whole.get("error")):
-            reader.events += 1
-            yield [whole]

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from lcdoc.agents.models.error_translation import Refusal, clean, refused_field
+from lcdoc.agents.models.error_bodies import clean
+from lcdoc.agents.models.error_translation import Refusal, refused_field
 from lcdoc.agents.models.model import ModelSpec, Request, Server
 from lcdoc.agents.models.wire import FormattedRequest
 

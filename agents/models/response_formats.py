@@ -50,7 +50,7 @@ def is_about_format(error: ModelError) -> bool:
 
 
 class FormatChoice:
-    """The mode in which one model is asked for JSON, shared by all that ask it: what is refused once is not tried again.
+    """The mode in which one model is asked for JSON, shared by all who ask it: what is refused is not tried again.
 
     While it is not known whether the server takes a mode, one request goes ahead (`turn`) and the others wait for the
     first sign that it was taken, so that a server refuses one request and not all of them.

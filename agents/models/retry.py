@@ -18,8 +18,8 @@ from lcdoc.agents.models.errors import (
     ServerError,
 )
 from lcdoc.agents.models.ledger import Ledger
-from lcdoc.agents.models.limiter import watch_queues
 from lcdoc.agents.models.model import ChatModel, Completion, ModelSpec, OnText, Request
+from lcdoc.agents.models.queue_time import watch_queues
 
 _log = logging.getLogger(__name__)
 

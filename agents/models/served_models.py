@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from lcdoc.agents.models.connections import bounded
-from lcdoc.agents.models.error_translation import Refusal, clean
+from lcdoc.agents.models.error_bodies import clean
+from lcdoc.agents.models.error_translation import Refusal
 from lcdoc.agents.models.errors import ModelError
 
 if TYPE_CHECKING:

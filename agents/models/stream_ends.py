@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from lcdoc.agents.models.error_translation import clean
+from lcdoc.agents.models.error_bodies import clean
 from lcdoc.agents.models.errors import (
     CutStreamError,
     InvalidOutputError,

@@ -40,9 +40,9 @@ class StructuredModel:
     """A ChatModel whose completions of requests with a schema are instances of it.
 
     `Completion.text` is then the canonical JSON of `parsed`. How `inner`'s server is best asked is found out at the
-    first request and remembered in `memos`, by server and model; `choice` shares it with others meanwhile. An answer that does not fit is asked for once more;
-    usage and seconds are those of both calls. Thinking that the server left in the text is moved to `reasoning`, and
-    not given to `on_text`.
+    first request and remembered in `memos`, by server and model; `choice` shares it with other layers meanwhile. An
+    answer that does not fit is asked for once more; usage and seconds are those of both calls. Thinking that the server
+    left in the text is moved to `reasoning`, and not given to `on_text`.
 
     `complete` raises InvalidOutputError, with no usage (the layers below have charged both calls), and what `inner`
     raises.

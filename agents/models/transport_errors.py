@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lcdoc.agents.models.error_translation import clean
+from lcdoc.agents.models.error_bodies import clean
 from lcdoc.agents.models.errors import (
     ConnectionFailedError,
     CutStreamError,

@@ -5,18 +5,22 @@ import random
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lcdoc.agents.models.budget import Budget
+from lcdoc.agents.models.errors import ModelConfigError
 from lcdoc.benchmarks.resume import comparable, killed_and_resumed, undisturbed
 from lcdoc.benchmarks.shapes import QUESTION, SHAPES, readers_for, shelve
 from lcdoc.memory import Library
+from lcdoc.memory.errors import UnknownDocumentError
 from lcdoc.memory.runs import RunEndedError, RunUnderWayError, UnknownRunError
 from lcdoc.tests.servers.chat_server import ChatServer
 from lcdoc.tests.servers.truthful import Truthful
 from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.events import Event, NoteTaken, Resumed, Spent, Started
+from lcdoc.workflows.workspace import Workspace
 
 PIECES = 24
 
@@ -43,16 +47,14 @@ class Asking:
         self.server = server
         self.events: list[Event] = []
 
-    def __call__(
-        self, shape: str, *, resumed: str | None = None, budget: Budget | None = None, window: int = 16_384
-    ) -> Answer:
-        return asyncio.run(self.answered(shape, resumed=resumed, budget=budget, window=window))
+    def __call__(self, shape: str, *, resumed: str | None = None, budget: Budget | None = None, **model: Any) -> Answer:
+        return asyncio.run(self.answered(shape, resumed=resumed, budget=budget, **model))
 
     async def answered(
-        self, shape: str, *, resumed: str | None = None, budget: Budget | None = None, window: int = 16_384
+        self, shape: str, *, resumed: str | None = None, budget: Budget | None = None, **model: Any
     ) -> Answer:
         self.events.clear()
-        stack, readers = readers_for(self.library, self.server.url, at_once=4, window=window)
+        stack, readers = readers_for(self.library, self.server.url, at_once=4, **model)
         async with stack:
             (entry,) = self.library.list()
             workflow = SHAPES[shape](self.library, None, readers)
@@ -92,10 +94,10 @@ def ask(library: Library, server: ChatServer) -> Asking:
 def test_a_run_killed_twice_goes_on_and_sends_no_stored_call_again(server, tmp_path, shape):
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     alone.mkdir(), killed.mkdir()
-    expected = undisturbed(server, alone, shape=shape, pieces=60)
+    expected = undisturbed(server, alone, shape=shape, pieces=40)
     chance = random.Random(shape)
-    moments = [(chance.randint(1, 30), chance.random() / 50) for _ in range(2)]
-    trial = killed_and_resumed(server, killed, shape=shape, pieces=60, moments=moments)
+    moments = [(chance.randint(1, 15), chance.random() / 50) for _ in range(2)]
+    trial = killed_and_resumed(server, killed, shape=shape, pieces=40, moments=moments)
     assert trial.answer == expected.answer
     assert trial.answer["found"]
     assert 0 < trial.stored < expected.sent
@@ -184,6 +186,35 @@ def test_of_two_that_take_over_a_run_one_does(ask):
         other.runs.resume(run_id)
         with pytest.raises(RunUnderWayError):
             ask.library.runs.resume(run_id)
+
+
+def test_whoever_asks_the_model_anew_gets_a_run_of_its_own(ask, server):
+    ask.interrupted_after("fan", 5)
+    seen = len(server.requests)
+    answer = ask("fan", store="refresh")
+    assert ask.of(Resumed) == []
+    assert answer.usage.stored_calls == 0
+    assert len(server.requests) - seen == PIECES + 1
+
+
+def test_a_workspace_goes_on_with_a_run_from_the_library_alone(tmp_path):
+    story = tmp_path / "story.md"
+    story.write_text("# Lamps\n\nThe lamp was lit on 4 March 1871. The first keeper was a retired rope maker.\n")
+    with Workspace.open(tmp_path / "library.sqlite", background=False, model="offline") as workspace:
+        documents = workspace.read([story])
+        partial = workspace.ask("When was the lamp lit?", documents, budget=Budget(seconds=0.0))
+        assert partial.partial
+        story.unlink()
+        answer = workspace.resume(partial.run_id[:10])
+        assert answer.run_id == partial.run_id
+        assert "4 March 1871" in answer.claims[0].citations[0].quote
+        again = workspace.ask("When was the lamp lit?", documents, budget=Budget(seconds=0.0))
+        workspace.library.remove(documents[0].id)
+        with pytest.raises(UnknownDocumentError, match="no document"):
+            workspace.resume(again.run_id)
+        elsewhere = workspace.library.runs.start("Why?", "retrieve", "http://127.0.0.1:9/v1#other", [], {})
+        with pytest.raises(ModelConfigError, match=r"name http:.* as the model"):
+            workspace.resume(elsewhere)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

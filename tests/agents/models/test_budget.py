@@ -458,6 +458,19 @@ def test_a_cancelled_call_is_charged_its_prompt_and_what_had_come():
     run_in_virtual_time(main())
 
 
+def test_a_cancelled_call_is_charged_no_more_than_was_held_back_for_it():
+    async def main():
+        ledger = ledger_of(tokens=100)
+        task = asyncio.create_task(BudgetedModel(Inner("hang"), ledger).complete(ask(max_tokens=2)))
+        await asyncio.sleep(3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (ledger.total().tokens_in, ledger.total().tokens_out) == (10, 2)
+
+    run_in_virtual_time(main())
+
+
 def test_a_call_cancelled_before_its_turn_is_none():
     async def main():
         ledger = ledger_of(calls=2)

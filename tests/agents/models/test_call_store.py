@@ -629,3 +629,25 @@ def test_a_process_killed_at_any_moment_loses_no_stored_answer(library):
         for number in told:
             assert server.received[f"question {number}"] == 1
         assert sum(server.received.values()) <= 200 + 8
+
+
+def test_when_the_time_is_up_what_is_kept_is_given_and_nothing_else_is_begun(tmp_path):
+    with Library.open(tmp_path / "library.sqlite") as library, Library.open(tmp_path / "library.sqlite") as other:
+        answers = Scripted(lambda _request: Completion("hello", TokenUsage(5, 0, 1)))
+        kept, late = asking("kept"), asking("late")
+
+        async def go():
+            await StoredModel(answers, library.calls, Ledger()).complete(kept)
+            times_up = Ledger(Budget(seconds=0.0))
+            model = StoredModel(answers, library.calls, times_up)
+            assert (await model.complete(kept)).stored
+            with other.reading() as connection:
+                before = connection.execute("PRAGMA data_version").fetchone()
+                for _ in range(3):
+                    with pytest.raises(BudgetExceededError) as caught:
+                        await model.complete(late)
+                assert connection.execute("PRAGMA data_version").fetchone() == before, "no lease was written"
+            return caught.value.cap, times_up.exhausted
+
+        assert asyncio.run(go()) == ("seconds", "seconds")
+        assert len(answers.asked) == 1

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcdoc.agents.models.counting import counter_for, encoding_counter, high_estimate
+from lcdoc.agents.models.errors import ModelConfigError
 from lcdoc.agents.models.model import ModelSpec, Server
 
 ENGLISH = (
@@ -160,6 +161,18 @@ def test_a_damaged_tokenizer_is_said_and_not_used(model_folder, caplog):
         count = counter_for(spec_of(str(model_folder)))
     assert count(ENGLISH) == high_estimate(ENGLISH)
     assert "cannot be used" in caplog.text
+
+
+def test_a_tokenizer_that_is_named_goes_before_all_and_must_be_one(model_folder, tmp_path, caplog):
+    own = counter_for(ModelSpec(str(model_folder), 512))
+    named = counter_for(spec_of("gpt-4o"), tokenizer=model_folder / "tokenizer.json")
+    assert named(ENGLISH) == own(ENGLISH) != high_estimate(ENGLISH)
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text("{")
+    for path in (damaged, tmp_path / "none.json"):
+        with pytest.raises(ModelConfigError, match=path.name):
+            counter_for(spec_of("gpt-4o"), tokenizer=path)
+    assert "estimated" not in caplog.text
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "gpt-4.1-mini", "gpt-4", "openai/gpt-4o-mini", "gpt-oss-20b", "qwen3:8b"])

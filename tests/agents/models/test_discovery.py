@@ -10,19 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from lcdoc.agents.models.config import Config, load_config
-from lcdoc.agents.models.discovery import (
-    MAX_ANSWER_BYTES,
-    OLLAMA_DEFAULT_WINDOW,
-    REMEMBERED_LOCAL_S,
-    REMEMBERED_S,
-    discover,
-    resolve_online,
-)
+from lcdoc.agents.models.discovery import REMEMBERED_LOCAL_S, REMEMBERED_S, resolve_online
 from lcdoc.agents.models.errors import ConnectionFailedError, ModelNameError
 from lcdoc.agents.models.model import Prices, Server
 from lcdoc.agents.models.model_specs import ASSUMED_WINDOW
 from lcdoc.agents.models.names import resolve
 from lcdoc.agents.models.secrets import Key
+from lcdoc.agents.models.server_statements import MAX_ANSWER_BYTES, OLLAMA_DEFAULT_WINDOW, discover
 from lcdoc.tests.servers.chat_server import ChatServer
 
 KEY = "test-discovery-key-0123456789"

@@ -9,7 +9,8 @@ from email.utils import formatdate
 
 import pytest
 
-from lcdoc.agents.models.error_translation import Refusal, clean, read_error, refused_field, translated
+from lcdoc.agents.models.error_bodies import clean, read_error
+from lcdoc.agents.models.error_translation import Refusal, refused_field, translated
 from lcdoc.agents.models.errors import (
     AuthenticationError,
     ContextOverflowError,
@@ -19,6 +20,7 @@ from lcdoc.agents.models.errors import (
     RefusedRequestError,
     ServerError,
     UnknownModelError,
+    UnsupportedParameterError,
 )
 from lcdoc.agents.models.retry_after import stated_delay_s
 from lcdoc.tests.agents.models.refusal_texts import (
@@ -203,3 +205,40 @@ def test_dates_are_waited_for():
     assert 50 < stated_delay_s({"retry-after": formatdate(time.time() + 60, usegmt=True)}, "") <= 61
     assert stated_delay_s({"retry-after": formatdate(time.time() - 60, usegmt=True)}, "") == 0
     assert 50 < stated_delay_s({"x-ratelimit-reset": str(int((time.time() + 60) * 1000))}, "") <= 61
+
+
+LLAMA_CPP_PYTHON_FORMAT = {
+    "error": {
+        "message": "1 validation error: {'type': 'literal_error', 'loc': ('body', 'response_format', 'type'), 'msg': \"Input should be 'text' or 'json_object'\", 'input': 'json_schema', 'ctx': {'expected': \"'text' or 'json_object'\"}}",
+        "type": "internal_server_error",
+        "param": None,
+        "code": None,
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (500, LLAMA_CPP_PYTHON_FORMAT, UnsupportedParameterError),
+        (500, error_body("response_format is not supported"), UnsupportedParameterError),
+        (501, error_body("response format of this type is not implemented"), UnsupportedParameterError),
+        (406, error_body("invalid response_format"), UnsupportedParameterError),
+        # The server has other troubles.
+        (500, error_body("the engine died"), ServerError),
+        (500, error_body("Failed to process the request with response_format json_schema"), ServerError),
+        (500, error_body("1 validation error: {'loc': ('body', 'seed')}"), ServerError),
+        (503, error_body("response_format is not supported by the one worker that is up"), ServerError),
+        (429, error_body("response_format is not supported at this rate"), RateLimitError),
+        (401, error_body("invalid key, response_format is not supported without"), AuthenticationError),
+    ],
+)
+def test_a_response_format_at_fault_is_told_whatever_the_status(status, body, kind):
+    error = translated(Refusal(status, {}, json.dumps(body)), model="m", url="http://h/v1", key_hint="", sent=SENT)
+    assert type(error) is kind
+    assert getattr(error, "parameter", "response_format") == "response_format"
+
+
+def test_no_format_is_at_fault_that_was_not_sent():
+    refusal = Refusal(500, {}, json.dumps(LLAMA_CPP_PYTHON_FORMAT))
+    assert type(translated(refusal, model="m", url="http://h/v1", key_hint="", sent={})) is ServerError

@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 
 from lcdoc.agents.models.errors import (
     ConnectionFailedError,
+    CutStreamError,
     ModelTimeoutError,
     RateLimitError,
     RefusedRequestError,
     ServerError,
 )
-from lcdoc.agents.models.limiter import LONGEST_PAUSE_S, Bucket, LimitedModel, Limiter, in_queue, watch_queues
+from lcdoc.agents.models.limiter import LONGEST_PAUSE_S, LimitedModel, Limiter
 from lcdoc.agents.models.model import Completion, Message, ModelSpec, RateLimits, Request, TokenUsage
+from lcdoc.agents.models.queue_time import in_queue, watch_queues
+from lcdoc.agents.models.token_bucket import Bucket
 from lcdoc.tests.agents.models.virtual_time import now, run_in_virtual_time, settle_down
 
 TOO_MUCH = RateLimitError("m", "429")
@@ -201,6 +204,45 @@ def test_only_what_means_too_much_slows_down(error, slower):
         return slots.window
 
     assert run_in_virtual_time(main()) == (4 if slower else 8)
+
+
+def test_a_server_that_breaks_answers_off_is_soon_asked_for_one_at_a_time():
+    torn = CutStreamError("m", "it ended without a reason", interrupted=True)
+
+    async def main():
+        slots = limiter(concurrency=16)
+        await fail(slots, CutStreamError("m", "the connection ended"))
+        assert slots.window == 16
+        await asyncio.gather(*(fail(slots, torn, 0.1) for _ in range(8)))
+        assert slots.window == 8
+        await asyncio.gather(*(fail(slots, torn, 0.1) for _ in range(8)))
+        assert slots.window == 1
+        start = now()
+        # Two at once are tried more and more seldom.
+        for answers in (4, 8, 16, 32, 64, 64, 64):
+            for _ in range(answers):
+                assert slots.window == 1
+                await call(slots, 0.0)
+            assert slots.window == 2
+            await fail(slots, torn)
+        assert now() == start, "nobody had to pause"
+
+    run_in_virtual_time(main())
+
+
+def test_an_answer_broken_off_by_chance_does_no_lasting_harm():
+    torn = CutStreamError("m", "it ended without a reason", interrupted=True)
+
+    async def main():
+        slots = limiter(concurrency=8)
+        for _ in range(20):
+            await fail(slots, torn)
+            assert slots.window == 4
+            for _ in range(60):
+                await asyncio.gather(*(call(slots, 0.1) for _ in range(slots.window)))
+            assert slots.window == 8
+
+    run_in_virtual_time(main())
 
 
 def test_everybody_waits_as_long_as_the_server_asks():

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import socket
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -25,6 +26,7 @@ from lcdoc.agents.models.errors import (
     UnknownModelError,
     UnsupportedParameterError,
 )
+from lcdoc.agents.models.key_hints import key_hint
 from lcdoc.agents.models.model import Message, ModelSpec, Request, Server, TokenUsage
 from lcdoc.agents.models.openai_client import OpenAIModel
 from lcdoc.agents.models.secrets import Key
@@ -184,13 +186,6 @@ def test_a_server_that_does_not_stream_is_understood(server):
     assert (answer.text, answer.finish, answer.usage) == ("whole", "stop", TokenUsage(9, 0, 2))
 
 
-def test_done_without_a_finish_reason_is_an_answer_whose_finish_is_not_known(server):
-    chunk = json.dumps({"choices": [{"index": 0, "delta": {"content": "text"}}]})
-    server.script(Garbage(f"data: {chunk}\n\ndata: [DONE]\n\n".encode()))
-    answer = ask(server)
-    assert (answer.text, answer.finish) == ("text", "other")
-
-
 def test_what_is_complete_is_not_lost_to_a_server_that_does_not_close(server):
     chunk = json.dumps({"choices": [{"index": 0, "delta": {"content": "text"}, "finish_reason": "stop"}]})
     reader, answer = EventReader(), Answer(max_bytes=100, max_reasoning_bytes=100)
@@ -213,10 +208,18 @@ def test_usage_that_cannot_be_right_is_counted_here(server):
         {"prompt_tokens": 10**9, "completion_tokens": 10**9},
     ]
     server.script(*(Reply("a short answer", usage=usage) for usage in wrong))
-    for answer in ask(server, *[ASK] * len(wrong)):
+    answers = ask(server, *[ASK] * len(wrong))
+    for answer in answers:
         assert answer.usage.estimated
         assert 8 <= answer.usage.tokens_in <= 60
         assert 3 <= answer.usage.tokens_out <= 14
+
+
+def test_no_estimate_is_above_what_the_server_was_told_to_stop_at(server):
+    server.script(Reply("¶ " * 60, usage=None), Cut("¶ " * 60))
+    whole, cut = ask(server, *[dataclasses.replace(ASK, max_tokens=12)] * 2)
+    assert (whole.usage.estimated, whole.usage.tokens_out) == (True, 12)
+    assert (cut.usage.estimated, cut.usage.tokens_out) == (True, 12)
 
 
 @pytest.mark.parametrize(
@@ -360,6 +363,13 @@ def test_a_web_page_is_a_wrong_address(server):
     assert isinstance(error, UnknownModelError)
     assert "ends in /v1" in str(error)
     assert not error.retryable
+
+
+def test_a_web_page_from_a_server_that_has_answered_is_no_wrong_address(server):
+    server.script(Reply("fine"), Garbage(b"<!doctype html><title>Back in a minute</title>", "text/html"), Reply("fine"))
+    before, page, after = ask(server, ASK, ASK, ASK)
+    assert isinstance(page, ServerError) and page.retryable and "web page" in str(page)
+    assert (before.text, after.text) == ("fine", "fine")
 
 
 def test_an_error_within_a_stream_counts_as_its_status(server):
@@ -630,8 +640,10 @@ def test_a_missing_key_is_told_with_the_name_of_its_variable(server):
     assert "key" in str(ask(server))
     hints = {"https://api.openai.com/v1": "OPENAI_API_KEY", "https://openrouter.ai/api/v1": "OPENROUTER_API_KEY"}
     for url, variable in hints.items():
-        assert variable in OpenAIModel(spec_of(url), None)._key_hint()
-        assert "MY_KEY" in OpenAIModel(spec_of(url), Key(SECRET, source="MY_KEY"))._key_hint()
+        host = urlsplit(url).hostname
+        assert variable in key_hint(host, None)
+        assert "MY_KEY" in key_hint(host, Key(SECRET, source="MY_KEY"))
+        assert "MY_HEADER" in key_hint(host, None, (("api-key", Key(SECRET, source="MY_HEADER")),))
 
 
 def test_a_huge_error_body_is_not_read_to_its_end(server):

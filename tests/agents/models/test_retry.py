@@ -19,9 +19,10 @@ from lcdoc.agents.models.errors import (
     RetriesExhaustedError,
     ServerError,
 )
-from lcdoc.agents.models.limiter import LimitedModel, Limiter, in_queue
+from lcdoc.agents.models.limiter import LimitedModel, Limiter
 from lcdoc.agents.models.model import Completion, Message, ModelSpec, Prices, RateLimits, Request, Server, TokenUsage
 from lcdoc.agents.models.openai_client import OpenAIModel
+from lcdoc.agents.models.queue_time import in_queue
 from lcdoc.agents.models.retry import RetryingModel, RetryPolicy
 from lcdoc.tests.agents.models.virtual_time import now, run_in_virtual_time
 from lcdoc.tests.servers.chat_server import ChatServer, Cut, Hang, Reply, Status

@@ -26,14 +26,17 @@ from lcdoc.agents.models.errors import (
     UnsupportedParameterError,
 )
 from lcdoc.agents.models.json_schema import schema_in_words, strict_schema
+from lcdoc.agents.models.ledger import Ledger
 from lcdoc.agents.models.memos import ForgetfulMemos, Memos
 from lcdoc.agents.models.model import Completion, Message, ModelSpec, Request, Server, StructuredMode
+from lcdoc.agents.models.names import Chosen
 from lcdoc.agents.models.openai_client import OpenAIModel
 from lcdoc.agents.models.response_formats import is_about_format
+from lcdoc.agents.models.stack import ModelStack
 from lcdoc.agents.models.structured import MAX_ECHO_CHARACTERS, StructuredModel
 from lcdoc.agents.models.thinking import ThinkingFilter, split_thinking
 from lcdoc.memory import Library
-from lcdoc.tests.servers.chat_server import ChatServer, Recorded, Reply, Status, error_body
+from lcdoc.tests.servers.chat_server import Behaviour, ChatServer, Recorded, Reply, Status, error_body
 
 
 class Reading(BaseModel):
@@ -83,7 +86,8 @@ def ask(server: ChatServer, request: Request = REQUEST, **settings: Any) -> Comp
 
 
 def modes(server: ChatServer) -> list[str]:
-    return [(request.body.get("response_format") or {"type": "prompt"})["type"] for request in server.requests]
+    forms = [request.body.get("response_format") or {"type": "prompt"} for request in server.requests]
+    return [f"{form['type']}_schema" if "schema" in form else form["type"] for form in forms]
 
 
 def sent(server: ChatServer, number: int) -> list[tuple[str, str]]:
@@ -151,6 +155,39 @@ def test_a_mode_that_brought_nothing_is_not_remembered() -> None:
         server.script(Reply(GOOD))
         ask(server, memos=memos)
     assert modes(server) == ["json_schema", "json_object_schema", "json_object_schema", "json_schema"]
+
+
+def test_what_llama_cpp_python_refuses_as_its_own_failure_is_asked_for_in_its_form() -> None:
+    said = "1 validation error: {'type': 'literal_error', 'loc': ('body', 'response_format', 'type'), 'msg': \"Input "
+    said += "should be 'text' or 'json_object'\", 'input': 'json_schema'}"
+
+    def peer(recorded: Recorded) -> Behaviour:
+        form = recorded.body["response_format"]
+        if form["type"] == "json_schema":
+            return Status(500, error_body(said, kind="internal_server_error"))
+        return Reply(GOOD if form.get("schema") == strict_schema(Reading) else "Yes, it burned.")
+
+    with ChatServer() as server:
+        server.default = peer
+        assert ask(server).parsed == READING
+    # The words are said too, for servers that take the form and do not heed it.
+    assert modes(server) == ["json_schema", "json_object_schema"]
+    assert sent(server, 1)[-1] == ("user", f"Did it burn?\n\n{WORDS}")
+
+
+def test_a_refused_mode_is_remembered_by_all_runs_of_a_stack_though_no_answer_came(tmp_path: Path) -> None:
+    async def session(url: str, library: Library) -> None:
+        spec = ModelSpec("test", 8_000, Server(url, "test"))
+        async with ModelStack(Chosen(spec, None, ()), library) as stack:
+            for question in ("Did it burn?", "Did it sink?"):
+                with pytest.raises(InvalidOutputError):
+                    await stack.for_run(Ledger()).complete(replace(REQUEST, messages=(Message("user", question),)))
+
+    with ChatServer() as server, Library.open(tmp_path / "library.sqlite") as library:
+        server.refuses_modes = {"json_schema"}
+        server.default = Reply("no")
+        asyncio.run(session(server.url, library))
+    assert modes(server) == ["json_schema", *["json_object_schema"] * 4]
 
 
 def test_what_is_remembered_is_of_one_server_and_model() -> None:
@@ -393,6 +430,18 @@ def test_one_misshapen_answer_between_good_ones_is_no_reason() -> None:
     chat = Reply("Yes, it burned.")
     with ChatServer() as server:
         server.script(chat, Reply(GOOD), Reply(GOOD), chat, Reply(GOOD))
+        server.default = Reply(GOOD)
+        run(server, talk)
+    assert set(modes(server)) == {"json_schema"}
+
+
+def test_a_mode_that_has_worked_is_kept_whatever_comes_later() -> None:
+    async def talk(model: StructuredModel) -> None:
+        for _ in range(5):
+            await model.complete(REQUEST)
+
+    with ChatServer() as server:
+        server.script(Reply(GOOD), *[Reply("Yes, it burned."), Reply(GOOD)] * 3)
         server.default = Reply(GOOD)
         run(server, talk)
     assert set(modes(server)) == {"json_schema"}
