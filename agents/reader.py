@@ -108,7 +108,7 @@ class Reader(Protocol):
         ...
 
     async def condense(self, points: Sequence[SummaryPoint], *, words: int) -> Summary:
-        """What matters most of `points`, in at most about `words` words; each point has the citations of those in it."""
+        """What matters most of `points`, in at most about `words` words; each has the citations of those in it."""
         ...
 
     @property

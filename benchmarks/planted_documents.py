@@ -282,7 +282,8 @@ class _Garden:
         place = next(self.filler.places)
         wrong, right = sorted(self.rng.sample(range(1800, 1890), 2), reverse=corrected_first)
         facts = [bridge(place, right, corrected=True), bridge(place, wrong)]
-        for fact, page in zip(facts if corrected_first else reversed(facts), self.apart(2), strict=True):
+        first, _, last = self.apart(3)
+        for fact, page in zip(facts if corrected_first else reversed(facts), (first, last), strict=True):
             self.plant(fact, page)
         question = f"In which year was the bridge of {place} finished?"
         self._ask("conflict", question, str(right), (str(wrong),), facts[:1])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from lcdoc.workflows.rehearsal import Stage
 
-QUESTION = "How many sacks of oats does the barge Heron carry to the mill?"
+QUESTION = "What does the barge Heron carry to the mill?"
 _PIECE = (
     "Entry {n}. The lock-keeper counted boats from dawn to dusk. Barge {n} of the lower fleet brought {k} bales of"
     " wool, and its master paid the toll in coin."

@@ -39,12 +39,34 @@ async def checkpoints(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
     try:
-        async with aiosqlite.connect(path, timeout=_LOCK_TIMEOUT_S) as connection:
-            saver = AsyncSqliteSaver(connection)
+        connection = await aiosqlite.connect(path, timeout=_LOCK_TIMEOUT_S)
+        saver = AsyncSqliteSaver(connection)
+        try:
             await saver.setup()
             await connection.executescript(_SETUP)
             yield saver
+        finally:
+            # A cancelled step may have left a transaction open, or be about to open one. Closing does not end it while
+            # a cursor is alive somewhere, and the file would stay locked for everybody.
+            async with saver.lock:
+                await connection.rollback()
+                await connection.close()
     except sqlite3.Error as error:
         if (said := translated(path, error)) is None:
             raise
         raise said from error
+
+
+async def forget_cancelled(saver: AsyncSqliteSaver, thread_id: str) -> None:
+    """Have the steps done again that were cancelled, or raised.
+
+    LangGraph keeps what such a step had written so far, takes it for done when the thread goes on, and ends early where
+    the edge to the next step was not written yet.
+    """
+    async with saver.lock:
+        await saver.conn.execute(
+            "DELETE FROM writes WHERE thread_id = ?1 AND (checkpoint_id, task_id) IN"
+            " (SELECT checkpoint_id, task_id FROM writes WHERE thread_id = ?1 AND channel = '__error__')",
+            (thread_id,),
+        )
+        await saver.conn.commit()

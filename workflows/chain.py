@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from lcdoc.workflows.rehearsal import Stage
 
-Order = Literal["forward", "backward", "shuffled"]
+Order = Literal["forward", "backward", "both", "shuffled"]
 Prefetch = Callable[[Sequence[Request]], None]
 """Is told what is going to be sent, in order, as far as it does not depend on the carried note: the requests of all
 pieces, each of which begins with the piece. Returns at once; a server or engine may read the pieces ahead."""
@@ -51,7 +51,8 @@ class ChainOptions:
     """How the pieces are gone through."""
 
     order: Order = "forward"
-    """Of the pieces. `shuffled`: several ways at once, each in another random order; a judge picks the answer."""
+    """Of the pieces. `both`: forward and backward at once, for what builds on what stands behind it. `shuffled`:
+    several ways at once, each in another random order. Where ways end with different answers, a judge picks one."""
     paths: int = 5
     """How many ways, if `shuffled`."""
     seed: int = 0
@@ -66,7 +67,8 @@ class ChainOptions:
         """The order of the pieces (numbers from 0) on each path."""
         forward = list(range(pieces))
         if self.order != "shuffled":
-            return [forward if self.order == "forward" else forward[::-1]]
+            ways = {"forward": [forward], "backward": [forward[::-1]], "both": [forward, forward[::-1]]}
+            return ways[self.order]
         return [Random(f"{self.seed}/{path}").sample(forward, pieces) for path in range(self.paths)]
 
 

@@ -7,7 +7,7 @@ number without. Source: "LongAgent: Scaling Language Models to 128k Context thro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Literal
 
@@ -64,11 +64,11 @@ class Settlement(BaseModel):
             for name in side.names
         }
 
-    def warning(self) -> str | None:
-        """The conflict in a line for the user; None where there is none after all."""
+    def warning(self, names: Mapping[str, str]) -> str | None:
+        """The conflict in a line for the user; None where there is none after all. `names` are the documents' by id."""
         if self.compatible:
             return None
-        said = " against ".join(f'"{_short(side.claim)}" ({_on(side.pages)})' for side in self.sides[:_MOST_SHOWN])
+        said = " against ".join(f'"{_short(side.claim)}" ({_place(side, names)})' for side in self.sides[:_MOST_SHOWN])
         if (held := self.holds) is None:
             return f"the text disagrees: {said}; reading both again together did not settle it"
         why = f": {self.reason}" if self.reason else ""
@@ -172,5 +172,8 @@ def _short(claim: str) -> str:
     return claim if len(claim) <= _SHOWN_CHARACTERS else f"{claim[: _SHOWN_CHARACTERS - 1].rstrip()}…"
 
 
-def _on(pages: Sequence[int]) -> str:
-    return f"page{'s'[: len(pages) > 1]} {', '.join(map(str, pages))}"
+def _place(side: Side, names: Mapping[str, str]) -> str:
+    """`page 12`, of several documents with the name of the one that is cited first."""
+    name = names.get(side.citations[0].document_id, "") if len(names) > 1 else ""
+    pages = f"page{'s'[: len(side.pages) > 1]} {', '.join(map(str, side.pages))}"
+    return f"{name}, {pages}" if name else pages

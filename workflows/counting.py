@@ -12,9 +12,12 @@ from lcdoc.agents.items import Item, Listing, distinct
 from lcdoc.agents.listing_questions import Language, listing_question
 from lcdoc.agents.notes import Claim, Draft
 from lcdoc.agents.prompts.checks import unquoted_figures
+from lcdoc.workflows.sides import figures_in
 
 MOST_CLAIMS = 300
 """Items that are shown as claims of their own; the number is that of all."""
+_SHARE_OF_STATED = 0.5
+"""Of a stated number, how many items have to be named to be shown as what it counts."""
 _NAMES_CHARACTERS = 400
 """Of names after the number; more are in the claims that follow anyway."""
 
@@ -40,7 +43,7 @@ def counted(question: str, listings: Sequence[Listing], stated: Draft, *, comple
     """
     items = distinct(listings, question)
     # Sentences beside the one that states the number add nothing to it.
-    if not items or (stated.found and not things):
+    if not items or (stated.found and not (things and _are_counted(question, stated, items))):
         return stated
     confidence = min(item.confidence for item in items)
     total = Claim(
@@ -50,13 +53,20 @@ def counted(question: str, listings: Sequence[Listing], stated: Draft, *, comple
     )
     claims = [_claim(question, item) for item in items[:MOST_CLAIMS]]
     # One thing needs no number.
-    together = claims if len(items) == 1 and complete else [total, *claims]
+    together = claims if len(items) == 1 and complete and not stated.found else [total, *claims]
     confidences = [claim.confidence for claim in (*stated.claims, *claims)]
     return Draft(
         found=True,
         claims=(*stated.claims, *together),
         confidence=round(sum(confidences) / len(confidences), 2),
     )
+
+
+def _are_counted(question: str, stated: Draft, items: Sequence[Item]) -> bool:
+    """Whether the items may be what the stated number counts: of "74 passengers" a single name is none."""
+    figures = figures_in(stated.claims[0].text) - figures_in(question)
+    numbers = [int(figure) for figure in figures if figure.isdecimal()]
+    return not numbers or len(items) >= _SHARE_OF_STATED * min(numbers)
 
 
 def _total(question: str, items: Sequence[Item], *, stated: bool, complete: bool, things: bool) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lcdoc.agents.models.budget import Budget
 from lcdoc.documents import Document
 from lcdoc.memory import Library
-from lcdoc.memory.checkpoints import checkpoints
+from lcdoc.memory.checkpoints import checkpoints, forget_cancelled
 from lcdoc.memory.runs import Run as RunRecord
 from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.events import Answered, Event, NoteTaken, Partial, Progress, Resumed, Spent, Started
@@ -119,6 +119,7 @@ class GraphWorkflow(ABC):
             }
             begun = False
             if run.resumed is not None:
+                await forget_cancelled(saver, run.id)
                 begun = await take_up(session, await app.aget_state(config))
                 if not begun:
                     await saver.adelete_thread(run.id)

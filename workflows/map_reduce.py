@@ -115,7 +115,8 @@ class MapReduce(GraphWorkflow):
         problems = [failure["message"] for failure in state["failures"].values()]
         if unread := len(pieces) - len(read):
             problems.append(f"{unread} of {len(pieces)} parts of the text were not read")
-        warnings = [settlement.warning() for settlement in settlements(session)]
+        documents = {document.id: document.name for document in session.documents.values()}
+        warnings = [settlement.warning(documents) for settlement in settlements(session)]
         if is_listing(session.question) and not tells_things_apart(session.reader):
             listings = [Listing.of(session.note(name)) for name in names]
             if any(one.items for one in listings) and not any(one.stated for one in listings):

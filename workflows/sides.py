@@ -167,22 +167,22 @@ def _names(asked: Question, claim: str) -> set[str]:
 def _dates(asked: Question, claim: str) -> set[str]:
     """Days, months, years and times of the clock, without the question's."""
     said = " ".join(match[0] for match in (*_DATE.finditer(claim), *_TIME.finditer(claim)))
-    years = {figure for figure in _said(claim) if _YEAR.fullmatch(figure)}
-    return ((_said(said) | years) - _said(asked.text)) | ((_MONTHS & set(tokens_of(said))) - asked.known)
+    years = {figure for figure in figures_in(claim) if _YEAR.fullmatch(figure)}
+    return ((figures_in(said) | years) - figures_in(asked.text)) | ((_MONTHS & set(tokens_of(said))) - asked.known)
 
 
 def _figures(asked: Question, claim: str) -> set[str]:
     """Figures without the question's; where it asks for an amount, not dates and years beside it."""
     if asked.kind not in FIGURES:
-        return _said(claim) - _said(asked.text)
+        return figures_in(claim) - figures_in(asked.text)
     bare = _DATE.sub(" ", claim)
-    figures = _said(bare) - _said(asked.text)
+    figures = figures_in(bare) - figures_in(asked.text)
     if asked.counted and len(figures) > 1:
         return _counting(bare, asked.counted) & figures
     return {figure for figure in figures if not _YEAR.fullmatch(figure)} or figures
 
 
-def _said(text: str) -> set[str]:
+def figures_in(text: str) -> set[str]:
     """The figures of `text`, numbers in words included: `07:02` is `7.02`, `1.50` is `1.5`, `1,250` is `1250`."""
     text = _REFERENCE.sub(" ", text)
     figures = {_plain(match) for match in _FIGURE.findall(text)}
@@ -193,7 +193,7 @@ def _counting(text: str, counted: frozenset[str]) -> set[str]:
     """The figures that stand right before what is counted."""
     near: set[str] = set()
     for match in re.finditer(rf"{_FIGURE.pattern}|[^\W\d_]+", text):
-        figure = _said(match[0])
+        figure = figures_in(match[0])
         if figure and not counted.isdisjoint(stems_of(text[match.end() :][:_COUNTED_CHARACTERS])[:2]):
             near |= figure
     return near
@@ -207,7 +207,7 @@ def _plain(figure: str) -> str:
 def _shows(citation: Citation, values: frozenset[str]) -> bool:
     """Whether a quote has some of the figures or names; for yes and no every quote counts."""
     text = citation.quote
-    return values <= _YES_NO or not values.isdisjoint({*_said(text), *stems_of(text), *tokens_of(text)})
+    return values <= _YES_NO or not values.isdisjoint({*figures_in(text), *stems_of(text), *tokens_of(text)})
 
 
 _Group = tuple[frozenset[str], list[tuple[str, Note]]]

@@ -8,27 +8,22 @@ where to go: `tree_walk` does, a call a step.
 
 from __future__ import annotations
 
-import asyncio
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypedDict
 
 from lcdoc.agents.models.errors import ModelError
-from lcdoc.agents.questions import Question
 from lcdoc.agents.reader import Passage
-from lcdoc.agents.stems import stems_of
 from lcdoc.documents import Document
 from lcdoc.memory import Library
-from lcdoc.memory.trees import TreeNode
-from lcdoc.retrieval.embedders import Embedder
 from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.events import PassagesFound, Place, Progress
 from lcdoc.workflows.frame import GraphWorkflow
-from lcdoc.workflows.session import Session
+from lcdoc.workflows.readers import Readers
+from lcdoc.workflows.search import Search
+from lcdoc.workflows.session import Failure, Session
 from lcdoc.workflows.tree_building import (
     BuildingState,
-    SummaryTree,
     TreeBuilding,
     add_building,
     building_requests,
@@ -36,6 +31,8 @@ from lcdoc.workflows.tree_building import (
     passages_in,
     tree_of,
 )
+from lcdoc.workflows.tree_leads import Leaf, found_leaves, leads_of, ranked_leaves
+from lcdoc.workflows.tree_themes import themes_of
 from lcdoc.workflows.workflow import Plan, Requests
 
 if TYPE_CHECKING:
@@ -49,18 +46,10 @@ _ROUNDS = 2
 """The first, and one more before saying that nothing was found."""
 _HITS = 64
 """Passages that the search ranks; a leaf is as good as its best one."""
-_LEAVES_OF_PARENT = 3
-"""A summary that was chosen has its best leaves read, not all of them: it may be of a hundred pages."""
-_WORDS = 0.5
-"""What sharing all of a question's words is worth, beside a cosine."""
 _LIKELY = 12
 """Passages that the notes of an estimate are from."""
 _SECONDS_PER_LEAF = 0.4
 """To summarise it offline, two cores."""
-
-
-Leaf = tuple[str, int]
-"""A document and the number of a node of its tree."""
 
 
 class _State(BuildingState, total=False):
@@ -85,6 +74,11 @@ class Tree(GraphWorkflow):
 
     name: ClassVar[str] = "tree"
     about: ClassVar[str] = "builds a tree of summaries once, then reads what they lead to; for many questions on a book"
+
+    def __init__(self, library: Library, search: Search, readers: Readers, *, themes: bool = False) -> None:
+        """With `themes`, leaves of like meaning are summarised together, too, wherever they are: see `tree_themes`."""
+        super().__init__(library, search, readers)
+        self.themes = themes
 
     def graph(self, session: Session) -> StateGraph[Any, Any, Any, Any]:
         from langgraph.graph import END, START, StateGraph
@@ -155,8 +149,15 @@ class _Steps:
         trees = self._building.trees(state["leaf_tokens"])
         hits = await session.best_passages(_HITS)
         embedder = self._workflow.search.index.embedder
-        similarity = await _similarities(trees, session.question, embedder, session.library)
-        ranked = _ranked(trees, found_leaves(trees, hits, session.question), similarity, session.question)
+        leads = leads_of(trees)
+        failures: list[Failure] = []
+        if self._workflow.themes and not self._building.stopped(state):
+            for tree in trees:
+                themes, failed = await themes_of(session, tree, embedder)
+                leads += themes
+                failures += failed
+        found = found_leaves(trees, hits, session.question)
+        ranked = await ranked_leaves(trees, leads, found, session.question, embedder=embedder, library=session.library)
         read = {(document_id, number) for document_id, number in state.get("chosen", ())}
         by_document = {tree.document.id: tree for tree in trees}
         unread = {
@@ -175,6 +176,7 @@ class _Steps:
             "rounds": state.get("rounds", 0) + 1,
             "chosen": [unread[_place(passage)][1] for passage in passages],
             "parts": parts,
+            "failures": failures,
         }
 
     def parts(self, state: _State) -> list[Any] | str:
@@ -214,21 +216,6 @@ class _Steps:
         return "rank" if more and not state["found"] and not stopped else END
 
 
-def found_leaves(trees: Sequence[SummaryTree], hits: Sequence[Passage], question: str) -> dict[Leaf, float]:
-    """The leaves that hold passages found, the best first, each with the score of its best passage."""
-    by_document = {tree.document.id: tree for tree in trees}
-    asked = Question.of(question)
-    scores: dict[Leaf, float] = {}
-    for hit in hits:
-        tree = by_document.get(hit.document.id)
-        leaf = tree.shape.leaf_at(hit.span.start) if tree else None
-        if leaf is not None:
-            score = _score(asked, hit.text, hit.cosine or 0.0)
-            one = (hit.document.id, leaf.number)
-            scores[one] = max(score, scores.get(one, score))
-    return dict(sorted(scores.items(), key=lambda item: -item[1]))
-
-
 def within(budget_tokens: int, leaves: Iterable[Passage], count: Callable[[str], int]) -> list[Passage]:
     """The first of `leaves` that together have at most so many tokens; one at least, where there is one."""
     taken: list[Passage] = []
@@ -239,55 +226,6 @@ def within(budget_tokens: int, leaves: Iterable[Passage], count: Callable[[str],
             break
         taken.append(leaf)
     return taken
-
-
-def _ranked(
-    trees: Sequence[SummaryTree], found: Mapping[Leaf, float], similarity: Mapping[Leaf, float], question: str
-) -> list[Leaf]:
-    """Leaves, best first: found ones, and the best under each summary in its place in the ranking."""
-    asked = Question.of(question)
-    by_document = {tree.document.id: tree for tree in trees}
-    scores = dict(found)
-    for one, cosine in similarity.items():
-        scores[one] = _score(asked, by_document[one[0]].summary(one[1]), cosine)
-    ranked: dict[Leaf, None] = {}
-    for document_id, number in sorted(scores, key=lambda one: -scores[one]):
-        tree = by_document[document_id]
-
-        def worth(leaf: TreeNode, tree: SummaryTree = tree) -> float:
-            one = (tree.document.id, leaf.number)
-            return found[one] if one in found else _score(asked, tree.summary(leaf.number), 0.0)
-
-        under = sorted(tree.shape.leaves_under(number), key=worth, reverse=True)
-        ranked |= {(document_id, leaf.number): None for leaf in under[:_LEAVES_OF_PARENT]}
-    return list(ranked)
-
-
-def _score(asked: Question, text: str, cosine: float) -> float:
-    wanted = set(asked.stems)
-    return cosine + _WORDS * len(wanted & set(stems_of(text))) / max(1, len(wanted))
-
-
-async def _similarities(
-    trees: Sequence[SummaryTree], question: str, embedder: Embedder, library: Library
-) -> dict[Leaf, float]:
-    """Cosines of the question and each parent's summary, roots aside: they are of everything. Vectors are kept."""
-    recipe = f"vectors {embedder.fingerprint}"
-    found: dict[Leaf, float] = {}
-    asked = (await asyncio.to_thread(embedder.embed, [question]))[0]
-    for tree in trees:
-        parents = [node for node in tree.shape.nodes[:-1] if node.children and node.number in tree.points]
-        texts = {node.number: tree.summary(node.number) for node in parents}
-        names = {number: blake2b(text.encode(), digest_size=16).hexdigest() for number, text in texts.items()}
-        kept = library.trees.nodes(tree.document.id, recipe, list(names.values()))
-        vectors = {number: kept[name].value["vector"] for number, name in names.items() if name in kept}
-        if missing := [number for number in texts if number not in vectors]:
-            made = await asyncio.to_thread(embedder.embed, [texts[number] for number in missing])
-            new = {number: [round(float(x), 5) for x in vector] for number, vector in zip(missing, made, strict=True)}
-            await library.trees.keep(tree.document.id, recipe, {names[n]: {"vector": v} for n, v in new.items()})
-            vectors |= new
-        found |= {(tree.document.id, number): float(asked @ vector) for number, vector in vectors.items()}
-    return found
 
 
 def _place(passage: Passage) -> Place:

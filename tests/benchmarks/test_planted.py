@@ -24,7 +24,7 @@ from lcdoc.benchmarks.planted_model import MOST_QUOTES, PlantedModel
 from lcdoc.retrieval.embedders import Embedder, load_embedder
 from lcdoc.tests.servers.chat_server import ChatServer
 
-PAGES = 36
+PAGES = 24
 READS_ALL = ("chain", "map_reduce")
 
 
@@ -141,6 +141,13 @@ def test_a_tree_finds_a_needle(server: ChatServer, library: Path) -> None:
     assert absent.right
 
 
+def test_auto_looks_up_a_needle_and_reads_everything_to_count(server: ChatServer, library: Path) -> None:
+    needle, count = ask(server, library, "auto", "needle", "count")
+    assert (needle.answer.workflow, count.answer.workflow) == ("retrieve", "map_reduce")
+    assert needle.right
+    assert count.right
+
+
 @pytest.mark.parametrize("workflow", ["retrieve", *READS_ALL])
 def test_no_quote_is_shown_that_the_text_does_not_have(server: ChatServer, library: Path, workflow: str) -> None:
     server.default = PlantedModel(false_claims=0.5, believes=1.0, malformed=0.1)
@@ -156,6 +163,13 @@ def test_no_quote_is_shown_that_the_text_does_not_have(server: ChatServer, libra
 def test_a_plan_foresees_the_calls(server: ChatServer, library: Path, workflow: str) -> None:
     askings = ask(server, library, workflow, "needle", planned=True)
     assert all(0.75 <= ratio <= 1.25 for ratio in ratios(askings)["calls"]), ratios(askings)
+
+
+def test_a_model_that_overlooks_everything_leaves_everything_unfound(server: ChatServer, library: Path) -> None:
+    server.default = PlantedModel(finds=0.0)
+    (needle,) = ask(server, library, "map_reduce", "needle")
+    assert not needle.answer.found
+    assert not needle.answer.partial
 
 
 def test_what_is_wrong_is_not_counted_as_right(server: ChatServer, library: Path) -> None:

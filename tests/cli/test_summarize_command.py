@@ -14,7 +14,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_a_summary_is_paragraphs_under_the_sections(lcdoc: Command, story: Path) -> None:
-    run = lcdoc("summarize", story, "--words", 60)
+    run = lcdoc("summarize", story, "--words", 100)
     assert run.returncode == 0, run.stderr
     paragraphs = run.stdout.strip().split("\n\n")
     titles = [paragraph.split("\n")[0] for paragraph in paragraphs]
@@ -63,7 +63,6 @@ def test_an_estimate_reads_and_sends_nothing(lcdoc: Command, story: Path) -> Non
         (["missing.pdf"], "lcdoc: missing.pdf: no such file or folder; check the path"),
         (["lamp.md", "--words", "5"], "lcdoc: --words 5 is not from 20 to 20,000"),
         (["lamp.md", "--no-cache", "--refresh"], "lcdoc: --no-cache and --refresh exclude each other"),
-        (["lamp.md", "--model", "nobody/such"], "lcdoc: "),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(lcdoc: Command, story: Path, arguments: list[str], message: str) -> None:

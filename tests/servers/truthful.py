@@ -123,6 +123,14 @@ class Truthful:
         claims = [{"quotes": [*made_up, one], "text": " ".join(one.split()), "confidence": 4} for one in best]
         return {"found": bool(best), "claims": claims}
 
+    def _list(self, blocks: list[Block], question: str, _: random.Random) -> dict[str, Any]:
+        best = self._best([sentence for block in blocks for sentence in _sentences(block.text)], question, 20)
+        number = [one for one in best if re.search(r"\d", one)] if re.match(r"how many\b", question, re.I) else []
+        stated = number[0] if number else ""
+        items = [] if stated else [{"name": " ".join(one.split())[:40], "quote": one} for one in best]
+        said = {"stated": " ".join(stated.split()), "stated_quote": stated, "items": items}
+        return {"found": bool(best), **said, "confidence": 4 if best else 0}
+
     def _summarize(self, blocks: list[Block], _task: str, _: random.Random) -> dict[str, Any]:
         first = [next(iter(_sentences(block.text)), "") for block in blocks]
         return {"points": [{"text": " ".join(one.split()), "quote": one} for one in first if one]}

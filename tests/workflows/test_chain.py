@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lcdoc.agents.models.counting import counter_for
+from lcdoc.agents.models.errors import ModelError
 from lcdoc.agents.models.model import MESSAGE_OVERHEAD_TOKENS, ModelSpec, Request
 from lcdoc.agents.stems import stems_of
 from lcdoc.documents import Document
@@ -267,6 +268,33 @@ def test_backward_reads_the_last_piece_first(desk: Desk) -> None:
     assert answer.claims[0].citations[0].quote == FACT
 
 
+def test_both_ways_find_what_builds_on_what_stands_behind_it(desk: Desk) -> None:
+    """The second clue means something only to a reader who knows the first, which stands behind it."""
+    clue, solution = "The brass sextant went to the keeper of Wick.", "The keeper of Wick was captain Amara Holm."
+
+    def deducing(recorded: Recorded) -> Behaviour:
+        system, user = (message["content"] for message in recorded.body["messages"])
+        if skill_of(system)[0] == "read":
+            known = carried_in(user)
+            knows = known is not None and clue in known.text
+            quotes = [one for one in (clue, solution) if one in text_in(user) and (one == clue or knows)]
+            return Reply(json.dumps({"found": bool(quotes), "quotes": quotes, "claim": "A clue.", "confidence": 4}))
+        if skill_of(system)[0] == "answer":
+            solved = solution in user
+            claim = {"text": "Amara Holm kept it.", "evidence": [1, 2]}
+            return Reply(json.dumps({"found": solved, "claims": [claim] if solved else []}))
+        return Truthful()(recorded)
+
+    desk.server.default = deducing
+    documents = desk.documents(book(10, {2: solution, 9: clue}))
+    assert not desk.ask(documents).found
+    answer = desk.ask(documents, options=ChainOptions(order="both"))
+    assert answer.claims[0].text == "Amara Holm kept it."
+    assert {citation.quote for citation in answer.claims[0].citations} == {clue, solution}
+    # Only one of the ways had an answer.
+    assert desk.sent("judge") == []
+
+
 def hasty(recorded: Recorded) -> Behaviour:
     """An honest reader that answers with the first quote it is shown: it was found first."""
     system, user = (message["content"] for message in recorded.body["messages"])
@@ -321,6 +349,7 @@ def test_orders_are_the_same_for_the_same_seed_and_hold_every_piece() -> None:
     assert len({tuple(order) for order in orders}) == 4
     assert all(sorted(order) == list(range(30)) for order in orders)
     assert ChainOptions().orders(3) == [[0, 1, 2]]
+    assert ChainOptions(order="both").orders(3) == [[0, 1, 2], [2, 1, 0]]
     assert ChainOptions().orders(0) == [[]]
     with pytest.raises(ValueError, match="a path"):
         ChainOptions(order="shuffled", paths=0)
@@ -384,6 +413,13 @@ def test_three_failures_in_a_row_end_the_chain(desk: Desk) -> None:
     assert len(desk.told(events.PartFailed)) == MOST_MISSES
     assert len(desk.sent("read")) < pieces
     assert {19, 20}.isdisjoint(read_pages(answer))
+
+
+def test_where_nothing_can_be_read_the_error_is_raised(desk: Desk) -> None:
+    desk.server.default = Status(422)
+    with pytest.raises(ModelError, match="422"):
+        desk.ask(desk.documents(book(12, {2: FACT})))
+    assert len(desk.server.requests) == MOST_MISSES
 
 
 def test_a_cap_ends_it_with_what_was_found_and_it_can_be_gone_on_with(desk: Desk) -> None:

@@ -164,6 +164,14 @@ def test_a_minority_with_evidence_wins_and_the_other_side_is_shown(desk: Desk) -
     assert "37 metres" not in asked.body["messages"][1]["content"]
 
 
+def test_sides_in_different_documents_are_told_by_name(desk: Desk) -> None:
+    desk.server.default = Judge(favour="37")
+    answer = desk.ask(desk.documents(book(1, {1: TRUE}), book(1, {1: FALSE})), QUESTION)
+    (warning,) = answer.warnings
+    assert "(book0.txt, page 1)" in warning
+    assert "(book1.txt, page 1)" in warning
+
+
 def test_the_passages_of_both_sides_are_read_again_together(desk: Desk) -> None:
     desk.server.default = Judge(favour="37")
     answer = desk.ask(desk.documents(book(5, {2: TRUE, 4: FALSE})), QUESTION)
@@ -229,4 +237,4 @@ def test_nothing_is_added_to_an_answer_that_was_not_found() -> None:
     assert settlement.shown_in(Draft(found=False)) == Draft(found=False)
     assert settlement.holds == settlement.sides[0]
     assert settlement.fallen() == {"read/2": frozenset({"1"})}
-    assert Settlement(sides=settlement.sides, standing=("stands", "stands")).warning() is None
+    assert Settlement(sides=settlement.sides, standing=("stands", "stands")).warning({}) is None

@@ -203,6 +203,13 @@ def test_what_is_stated_comes_before_what_was_counted(desk: Desk) -> None:
     ]
 
 
+def test_things_beside_a_quantity_are_not_what_it_counts(desk: Desk) -> None:
+    facts = {1: "The Bittern may carry 74 passengers.", 3: "The Drover crosses the Quill."}
+    desk.server.default = Lister(FERRY, stated="74 passengers")
+    answer = desk.ask(desk.documents(book(3, facts)), PASSENGERS)
+    assert [claim.text for claim in answer.claims] == ["The Bittern may carry 74 passengers."]
+
+
 def test_different_numbers_that_are_stated_are_a_conflict(desk: Desk) -> None:
     facts = {1: "The Bittern may carry 74 passengers.", 3: "The Bittern may carry 86 passengers."}
     desk.server.default = Lister(stated=r"\d passengers")

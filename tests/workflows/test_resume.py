@@ -14,6 +14,7 @@ from lcdoc.agents.models.errors import ModelConfigError
 from lcdoc.benchmarks.resume import comparable, killed_and_resumed, undisturbed
 from lcdoc.benchmarks.shapes import QUESTION, SHAPES, readers_for, shelve
 from lcdoc.memory import Library
+from lcdoc.memory.checkpoints import checkpoints, forget_cancelled
 from lcdoc.memory.errors import UnknownDocumentError
 from lcdoc.memory.runs import RunEndedError, RunUnderWayError, UnknownRunError
 from lcdoc.tests.servers.chat_server import ChatServer
@@ -118,8 +119,30 @@ def test_an_interrupted_question_goes_on_when_it_is_asked_again(ask, shape):
     assert 0 < len(resumed.found) < len(resumed.read)
     again = {event.name for event in ask.of(NoteTaken)}
     assert len(again) == PIECES - resumed.notes
+    assert answer.passages_read == PIECES
     assert ask.latest.status == "answered"
     assert ask.latest.total.calls >= PIECES
+
+
+def test_a_step_that_was_cancelled_half_way_is_done_again(ask):
+    # What LangGraph leaves when a task is cancelled between its own writes and that of the edge to the next step.
+    ask.interrupted_after("relay", 5)
+    with sqlite3.connect(ask.library.checkpoints_path) as connection:
+        step = connection.execute("SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoints").fetchone()
+        connection.execute("DELETE FROM writes")
+        for index, channel in ((0, "at"), (-1, "__error__")):
+            row = (*step, "task", "", index, channel, "msgpack", b"\x05")
+            connection.execute(f"INSERT INTO writes VALUES ({', '.join('?' * len(row))})", row)
+    state = asyncio.run(left_after_forgetting(ask.library, step[0]))
+    assert state == []
+    assert ask("relay").passages_read == PIECES
+
+
+async def left_after_forgetting(library: Library, thread_id: str) -> list[tuple[str, str, object]]:
+    async with checkpoints(library.checkpoints_path) as saver:
+        await forget_cancelled(saver, thread_id)
+        kept = await saver.aget_tuple({"configurable": {"thread_id": thread_id}})
+        return list(kept.pending_writes)
 
 
 def test_a_question_that_was_answered_begins_anew(ask):

@@ -17,7 +17,7 @@ from lcdoc.tests.servers.chat_server import Recorded, Status
 from lcdoc.tests.servers.truthful import MADE_UP, Block, skill_of
 from lcdoc.tests.workflows.abridger import Abridger
 from lcdoc.tests.workflows.conftest import HANDBOOK
-from lcdoc.tests.workflows.reading_desk import Desk, desk_for
+from lcdoc.tests.workflows.reading_desk import Desk, desk_for, embedder
 from lcdoc.workflows import events
 from lcdoc.workflows.summarize import Summarize
 from lcdoc.workflows.summary_answer import SummaryAnswer
@@ -40,6 +40,7 @@ The ferry Otterling carries ninety passengers and six carts. The ferry Bittern c
 def desk(tmp_path: Path, configure: Callable[[str], None]) -> Iterator[Desk]:
     with desk_for(Summarize, tmp_path, configure, window=16_384) as made:
         made.server.default = Abridger()
+        made.workspace.embedder = embedder()
         yield made
 
 

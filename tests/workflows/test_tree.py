@@ -13,7 +13,7 @@ from lcdoc.documents import Document
 from lcdoc.tests.servers.chat_server import Recorded, Reply, Status
 from lcdoc.tests.servers.truthful import Block, skill_of
 from lcdoc.tests.workflows.abridger import Abridger
-from lcdoc.tests.workflows.reading_desk import Desk, desk_for
+from lcdoc.tests.workflows.reading_desk import Desk, desk_for, embedder
 from lcdoc.workflows import events
 from lcdoc.workflows.readers import ReadingDesk
 from lcdoc.workflows.tree import Tree
@@ -31,20 +31,21 @@ SEXTANT = "Which captain kept the brass sextant?"
 ABSENT = "Which enzyme unwinds the helix during replication?"
 
 
-def chapter(number: int, sentences: int = 14) -> str:
+def chapter(number: int, sentences: int = 6) -> str:
     filler = [f"On day {day} of year {number} the boat crossed the river {day * 3} times." for day in range(sentences)]
     fact = FACTS.get(number, f"In year {number} nothing else was written down.")
     return f"# Year {number}\n\n{fact} {' '.join(filler)}\n\n"
 
 
-def saga(chapters: int) -> str:
-    return "".join(map(chapter, range(chapters)))
+def saga(chapters: int, sentences: int = 6) -> str:
+    return "".join(chapter(number, sentences) for number in range(chapters))
 
 
 @pytest.fixture
 def desk(tmp_path: Path, configure: Callable[[str], None]) -> Iterator[Desk]:
     with desk_for(Tree, tmp_path, configure, window=8192) as made:
         made.server.default = Abridger()
+        made.workspace.embedder = embedder()
         yield made
 
 
@@ -52,6 +53,7 @@ def desk(tmp_path: Path, configure: Callable[[str], None]) -> Iterator[Desk]:
 def walker(tmp_path: Path, configure: Callable[[str], None]) -> Iterator[Desk]:
     with desk_for(TreeWalk, tmp_path, configure, window=8192) as made:
         made.server.default = Abridger()
+        made.workspace.embedder = embedder()
         yield made
 
 
@@ -86,7 +88,7 @@ class Chooser(Abridger):
 
 
 def test_the_answer_is_quoted_from_the_text_and_the_tree_is_built_once(desk: Desk, tmp_path: Path) -> None:
-    documents = read(desk, tmp_path, saga(10))
+    documents = read(desk, tmp_path, saga(10, sentences=14))
     answer = desk.ask(documents, SEXTANT)
     assert answer.found
     assert not answer.partial
@@ -230,6 +232,29 @@ def test_a_plan_counts_what_is_sent_and_less_once_the_tree_is_there(desk: Desk, 
     assert desk.plan(documents, SEXTANT, offline=True).calls == 0
 
 
+def test_themes_are_of_leaves_that_stand_apart(tmp_path: Path, configure: Callable[[str], None]) -> None:
+    bees = "The hive gave honey, and the bees of swarm {n} fed on clover and heather near their combs."
+    ships = "The schooner {n} put to sea under full sail, and her anchor and rigging were new."
+    chapters = [f"# Part {n}\n\n{' '.join([(ships if n % 2 else bees).format(n=n)] * 15)}\n\n" for n in range(12)]
+
+    def themed(*arguments: Any) -> Tree:
+        return Tree(*arguments, themes=True)
+
+    with desk_for(themed, tmp_path, configure, window=8192) as made:  # type: ignore[arg-type]
+        made.server.default = Abridger()
+        made.workspace.embedder = embedder()
+        documents = read(made, tmp_path, "".join(chapters))
+        made.ask(documents, "Which schooner put to sea?")
+        texts = [request.body["messages"][1]["content"] for request in made.asked_for("condense")]
+        print(len(texts), [t[:300] for t in texts])
+        assert any("schooner" in text and "hive" not in text for text in texts)
+        before = len(texts)
+        answer = made.ask(documents, "What did the bees feed on?")
+        assert answer.found
+        assert not answer.partial
+        assert len(made.asked_for("condense")) == before
+
+
 # Walking
 
 
@@ -298,7 +323,7 @@ def test_a_walk_has_an_end_whatever_is_chosen(walker: Desk, tmp_path: Path) -> N
 
 
 def test_offline_walks_too(walker: Desk, tmp_path: Path) -> None:
-    documents = read(walker, tmp_path, saga(5))
+    documents = read(walker, tmp_path, saga(5, sentences=14))
     answer = walker.ask(documents, SEXTANT, offline=True)
     assert answer.claims[0].citations[0].quote == FACTS[3]
     assert walker.of(events.Stepped)[0].action == "enter"
