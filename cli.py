@@ -14,8 +14,8 @@ from lcdoc.commands.library import library_app
 from lcdoc.commands.models import models
 from lcdoc.commands.runs import runs_app
 from lcdoc.commands.show import show
-from lcdoc.commands.workflows import workflows_app
 from lcdoc.commands.trace import trace
+from lcdoc.commands.workflows import workflows_app
 
 app = typer.Typer(
     name="lcdoc",

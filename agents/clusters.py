@@ -16,6 +16,8 @@ _COMPONENTS = 10
 _FEWEST = 4
 """Fewer texts are one group."""
 _MOST_GROUPS = 50
+_PATIENCE = 2
+"""More groups are tried until BIC has risen so often in a row."""
 _SEED = 224
 
 
@@ -57,11 +59,13 @@ def _mixture(vectors: Matrix) -> list[list[int]]:
 
     dimensions = min(_COMPONENTS, count // 2, vectors.shape[1])
     points = PCA(n_components=dimensions, random_state=_SEED).fit_transform(vectors.astype(np.float64))
-    best, lowest = None, np.inf
+    best, lowest, worse = None, np.inf, 0
     for groups in range(1, min(_MOST_GROUPS, count // 2) + 1):
         mixture = GaussianMixture(groups, covariance_type="diag", reg_covar=1e-4, random_state=_SEED).fit(points)
         bic = float(mixture.bic(points))
-        if bic < lowest:
-            best, lowest = mixture, bic
+        best, lowest, worse = (mixture, bic, 0) if bic < lowest else (best, lowest, worse + 1)
+        if worse == _PATIENCE:
+            # With few texts, groups of one lower it again.
+            break
     labels = best.predict(points) if best is not None else np.zeros(count, dtype=np.int64)
     return [np.flatnonzero(labels == label).tolist() for label in np.unique(labels)]

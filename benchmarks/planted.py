@@ -26,6 +26,7 @@ from pathlib import Path
 from statistics import mean, median
 from types import TracebackType
 
+from lcdoc.agents.models.call_store import StoreMode
 from lcdoc.agents.models.config import Config, ModelEntry
 from lcdoc.agents.models.model import ModelSpec, Server
 from lcdoc.agents.notes import Claim
@@ -48,7 +49,9 @@ from lcdoc.workflows.workflow import Plan, Workflow, run
 MODEL = "planted"
 WINDOW_TOKENS = 8_192
 CONCURRENCY = 8
-ANSWERING = ("direct", "retrieve", "chain", "map_reduce", "tree", AUTO)
+ANSWERING = ("direct", "retrieve", "chain", "map_reduce", "tree", "tree_walk", AUTO)
+KEEPS_SUMMARIES = ("tree", "tree_walk")
+"""They share a tree, which the first question pays for."""
 FAULTS: dict[str, dict[str, float]] = {
     "none": {},
     "some": {"finds": 0.9, "false_claims": 0.05, "believes": 0.25, "malformed": 0.02},
@@ -115,8 +118,9 @@ class Study:
         self.library.add(document, chunker.chunks(document), recipe=chunker.recipe)
 
     async def workflow(self, name: str) -> Workflow:
-        """Every question is answered anew: what the call store has would make the later workflows cheaper."""
-        readers = await self._desk.readers(self._embedder, store="off", profile=None)
+        """Nothing is taken from the call store, where workflows would find each other's answers; trees are kept."""
+        store: StoreMode = "use" if name in KEEPS_SUMMARIES else "off"
+        readers = await self._desk.readers(self._embedder, store=store, profile=None)
         search = Search(Index(self.library, self._embedder))
         if name != AUTO:
             return make(name, self.library, search, readers)

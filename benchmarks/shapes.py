@@ -23,6 +23,7 @@ from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.events import Pieces
 from lcdoc.workflows.frame import GraphWorkflow
 from lcdoc.workflows.readers import ModelReaders
+from lcdoc.workflows.registry import workflow_class
 from lcdoc.workflows.session import Failure, Session
 from lcdoc.workflows.workflow import Plan
 
@@ -36,6 +37,9 @@ _PIECE = (
     "Entry {n}. The lock-keeper counted boats from dawn to dusk. Barge {n} of the lower fleet brought {k} bales of"
     " wool, and its master paid the toll in coin."
 )
+SMALL_WINDOW = 2_560
+"""Tokens. About `CHUNKS_A_PIECE` of these chunks are what a real workflow then takes for a piece."""
+CHUNKS_A_PIECE = 10
 ONLY_ONCE = "This is the register of the lower fleet, kept at the weir."
 _FOUND = " The barge Heron carries {k} sacks of oats to the mill."
 
@@ -204,3 +208,18 @@ def _name(number: int) -> str:
 
 
 SHAPES: dict[str, type[_Reading]] = {"fan": Fan, "relay": Relay}
+
+
+def workflow_named(name: str) -> type[GraphWorkflow]:
+    """One of the shapes, or a workflow of the registry. Raises UnknownWorkflowError."""
+    return SHAPES.get(name) or workflow_class(name)
+
+
+def chunks_for(name: str, pieces: int) -> int:
+    """Chunks of a document that this workflow reads in about so many pieces."""
+    return pieces if name in SHAPES else pieces * CHUNKS_A_PIECE
+
+
+def window_for(name: str) -> int:
+    """The model's window with which it does."""
+    return 16_384 if name in SHAPES else SMALL_WINDOW

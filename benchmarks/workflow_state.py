@@ -22,19 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lcdoc.agents.models.budget import Budget
-from lcdoc.benchmarks.shapes import QUESTION, SHAPES, readers_for, shelve
+from lcdoc.benchmarks.shapes import QUESTION, SHAPES, chunks_for, readers_for, shelve, window_for, workflow_named
 from lcdoc.memory import Library
 from lcdoc.tests.servers.chat_server import ChatServer
 from lcdoc.tests.servers.truthful import Truthful
 from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.events import Answered, Event
-from lcdoc.workflows.registry import workflow_class
 from lcdoc.workflows.search import Search
 
 BUDGET_BYTES = 2048
 AT_ONCE = 32
-_SMALL_WINDOW = 2_560
-_CHUNKS_A_PIECE = 10
 
 
 @dataclass
@@ -50,13 +47,12 @@ class Sizes:
 
 async def measured(library: Library, name: str, url: str) -> tuple[Answer, int]:
     """The answer, and how large the state's files were at most."""
-    window = {} if name in SHAPES else {"window": _SMALL_WINDOW}
-    stack, readers = readers_for(library, url, at_once=AT_ONCE, **window)
+    stack, readers = readers_for(library, url, at_once=AT_ONCE, window=window_for(name))
     peak = 0
     async with stack:
         (entry,) = library.list()
         search: Search = None  # type: ignore[assignment]  # these read everything, and search nothing
-        workflow = (SHAPES.get(name) or workflow_class(name))(library, search, readers)
+        workflow = workflow_named(name)(library, search, readers)
         events: list[Event] = []
         async for event in workflow.stream(QUESTION, [library.get(entry.id)], budget=Budget()):
             events.append(event)
@@ -70,7 +66,7 @@ async def measured(library: Library, name: str, url: str) -> tuple[Answer, int]:
 def sizes(name: str, pieces: int, url: str) -> Sizes:
     """Run it over a document of its own."""
     with tempfile.TemporaryDirectory() as folder, Library.open(Path(folder) / "library.sqlite") as library:
-        shelve(library, Path(folder), pieces * (1 if name in SHAPES else _CHUNKS_A_PIECE))
+        shelve(library, Path(folder), chunks_for(name, pieces))
         answer, peak = asyncio.run(measured(library, name, url))
         library.runs.list(1)
         with library.database.read() as connection:

@@ -33,7 +33,7 @@ ABSENT = "Which enzyme unwinds the helix during replication?"
 
 def chapter(number: int, sentences: int = 6) -> str:
     filler = [f"On day {day} of year {number} the boat crossed the river {day * 3} times." for day in range(sentences)]
-    fact = FACTS.get(number, f"In year {number} nothing else was written down.")
+    fact = FACTS.get(number, "Nothing else was written down in all of this year.")
     return f"# Year {number}\n\n{fact} {' '.join(filler)}\n\n"
 
 
@@ -132,6 +132,9 @@ def test_what_was_taken_over_from_another_document_has_its_quotes_there(desk: De
     def look(reader: Any, tokens: int) -> None:
         tree = tree_of(moved[0], library, reader, leaf_tokens=tokens)
         seen.extend(point for points in tree.points.values() for point in points)
+        # Also where the same sentence stands in other chapters.
+        for leaf in tree.shape.leaves:
+            assert all(leaf.span.covers(one.span) for point in tree.points[leaf.number] for one in point.citations)
         assert not tree.missing()
 
     _with_reader(desk, look)
@@ -246,7 +249,6 @@ def test_themes_are_of_leaves_that_stand_apart(tmp_path: Path, configure: Callab
         documents = read(made, tmp_path, "".join(chapters))
         made.ask(documents, "Which schooner put to sea?")
         texts = [request.body["messages"][1]["content"] for request in made.asked_for("condense")]
-        print(len(texts), [t[:300] for t in texts])
         assert any("schooner" in text and "hive" not in text for text in texts)
         before = len(texts)
         answer = made.ask(documents, "What did the bees feed on?")
