@@ -14,6 +14,7 @@ from lcdoc.commands.library import library_app
 from lcdoc.commands.models import models
 from lcdoc.commands.runs import runs_app
 from lcdoc.commands.show import show
+from lcdoc.commands.summarize import summarize
 from lcdoc.commands.trace import trace
 from lcdoc.commands.workflows import workflows_app
 
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (ask, index, show, trace, models, doctor):
+for command in (ask, summarize, index, show, trace, models, doctor):
     app.command()(command)
 app.add_typer(library_app, name="library")
 app.add_typer(runs_app, name="runs")

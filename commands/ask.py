@@ -41,6 +41,14 @@ def ask(
         str | None, typer.Argument(metavar="QUESTION", help="In quotes, as the last word.", show_default=False)
     ] = None,
     model: ModelOption = None,
+    workflow: Annotated[
+        str,
+        typer.Option(
+            "--workflow",
+            metavar="NAME",
+            help="How to read: auto takes what fits the question, and says why; see lcdoc workflows list.",
+        ),
+    ] = "auto",
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Tell what it would take and cost; send nothing to the model.")
     ] = False,
@@ -76,9 +84,9 @@ def ask(
     """Answer a question from files, with quotes and their pages.
 
     Reads PDF, EPUB, DOCX, HTML, Markdown and plain text, told apart by content. Without --model the answer is made of
-    sentences of the documents: no key, no network, no download. With it, a language model reads the best passages and
-    answers; every quote it gives is checked against the source. A question that was cut off goes on where it was when
-    it is asked again. Exit code 0: answered, 1: not found, 2: bad input, 130: interrupted.
+    sentences of the documents: no key, no network, no download. With it, a language model reads the best passages, or
+    everything, and answers; every quote it gives is checked against the source. A question that was cut off goes on
+    where it was when it is asked again. Exit code 0: answered, 1: not found, 2: bad input, 130: interrupted.
 
     lcdoc ask contract.pdf "When does the lease end?"
 
@@ -87,6 +95,8 @@ def ask(
     lcdoc ask book.pdf "Why did she leave?" --model http://127.0.0.1:8080/v1
 
     lcdoc ask book.pdf "Why did she leave?" --model openai/gpt-4.1-mini --max-cost 0.10
+
+    lcdoc ask report.pdf "List all subsidiaries." --workflow map_reduce --model ollama/qwen3:8b
 
     lcdoc ask --resume 1c9f --max-cost 0.50
     """
@@ -100,7 +110,9 @@ def ask(
             )
         model = _model_of(resume, library)
     from lcdoc.agents.models.budget import Budget
+    from lcdoc.commands.summary_view import show_summary
     from lcdoc.screen import Screen
+    from lcdoc.workflows.summary_answer import SummaryAnswer
     from lcdoc.workflows.workspace import Workspace
 
     with (
@@ -114,7 +126,7 @@ def ask(
         else:
             documents = workspace.read(files, password=password, on_event=screen.handle)
             if show_prompts or estimate:
-                plan = workspace.plan(asked, documents, profile=profile, on_event=screen.handle)
+                plan = workspace.plan(asked, documents, workflow=workflow, profile=profile, on_event=screen.handle)
                 if show_prompts:
                     screen.prompts(plan)
                 if estimate:
@@ -123,6 +135,7 @@ def ask(
             answer = workspace.ask(
                 asked,
                 documents,
+                workflow=workflow,
                 budget=budget,
                 store="off" if no_cache else "refresh" if refresh else "use",
                 profile=profile,
@@ -130,6 +143,8 @@ def ask(
             )
         if as_json:
             screen.json(workspace.answer_json(answer, boxes=boxes, password=password))
+        elif isinstance(answer, SummaryAnswer):
+            show_summary(screen, answer)
         else:
             screen.answer(answer)
     if not answer.found:

@@ -10,7 +10,7 @@ from lcdoc.agents.models.budget import Budget, Ledger
 from lcdoc.agents.models.call_store import StoreMode
 from lcdoc.agents.models.config import Config, load_config
 from lcdoc.agents.models.discovery import resolve_online
-from lcdoc.agents.models.model import Profile
+from lcdoc.agents.models.model import ModelSpec, Profile
 from lcdoc.agents.models.names import is_offline, resolve, wanted
 from lcdoc.agents.models.rehearsal import RehearsalModel
 from lcdoc.agents.models.stack import ModelStack
@@ -184,6 +184,11 @@ class ReadingDesk:
     def model(self) -> str:
         """The name of the model, or `offline`."""
         return OFFLINE if self._chosen is None else self._chosen.spec.name
+
+    @property
+    def spec(self) -> ModelSpec | None:
+        """What is known of the model; None: none is asked."""
+        return None if self._chosen is None else self._chosen.spec
 
     def budget(self, asked: Budget | None) -> Budget:
         """The caps asked for; where none is, those of the configuration."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,25 +13,23 @@ from typing import TYPE_CHECKING, Any
 from lcdoc.agents.models.budget import Budget
 from lcdoc.agents.models.call_store import StoreMode
 from lcdoc.agents.models.config import Config
-from lcdoc.agents.models.errors import ModelConfigError
 from lcdoc.agents.models.model import Profile
 from lcdoc.agents.quotes import citation_boxes
 from lcdoc.documents import Document, DocumentError, FileChoice, Limits, NotFoundError, find_files
 from lcdoc.documents.loading import RawFile, parse, read_raw
 from lcdoc.memory import Library
-from lcdoc.memory.runs import Run as RunRecord
 from lcdoc.retrieval.background import BackgroundFill
 from lcdoc.retrieval.chunker import Chunker
 from lcdoc.retrieval.embedders import DEFAULT_EMBEDDER, Embedder, load_embedder
 from lcdoc.retrieval.index import Index
 from lcdoc.workflows.answer import Answer
+from lcdoc.workflows.asking import Asking
 from lcdoc.workflows.events import DocumentFailed, Event, Progress
 from lcdoc.workflows.loop import LoopThread
-from lcdoc.workflows.readers import OfflineReaders, Readers, ReadingDesk, Resuming
-from lcdoc.workflows.registry import make
-from lcdoc.workflows.retrieve import Retrieve
+from lcdoc.workflows.readers import ReadingDesk
+from lcdoc.workflows.registry import AUTO
 from lcdoc.workflows.search import Search
-from lcdoc.workflows.workflow import Plan, Workflow, ignore_events, run
+from lcdoc.workflows.workflow import Plan, ignore_events
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -62,6 +60,7 @@ class Workspace:
         self.library = library
         # Before any document is read: a name that means nothing should not cost minutes.
         self._desk = ReadingDesk(library, model, config)
+        self._asking = Asking(library, self._desk)
         self._loop = LoopThread()
         self._background = background
         self._filling: BackgroundFill | None = None
@@ -190,7 +189,7 @@ class Workspace:
         question: str,
         documents: Sequence[Document],
         *,
-        workflow: str = Retrieve.name,
+        workflow: str = AUTO,
         budget: Budget | None = None,
         store: StoreMode = "use",
         profile: Profile | None = None,
@@ -198,15 +197,17 @@ class Workspace:
     ) -> Answer:
         """Answer from documents that `read` returned. Events come from another thread.
 
-        `workflow` is a name of `registry.names()`; that of `summarize` answers with a SummaryAnswer.
-        `budget` adds to the caps of the configuration. `store` says whether earlier answers of the model are taken
+        `workflow` is a name of `registry.names()`, or "auto": the one that fits; a summary is a SummaryAnswer.
+        `budget` goes before the caps of the configuration. `store` says whether earlier answers of the model are taken
         ("use"), asked for anew and replaced ("refresh"), or neither looked up nor kept ("off"). `profile` overrides
-        how the model is spoken to. Raises EmbedderError, LibraryError, ModelError.
+        how the model is spoken to. Raises EmbedderError, LibraryError, ModelError, WorkflowError.
         """
-        with self._filling.paused() if self._filling else nullcontext():
-            asked = self._ask(
+        with self._undisturbed():
+            asked = self._asking.ask(
                 question,
                 documents,
+                self._search(documents, on_event),
+                self.embedder,
                 workflow=workflow,
                 budget=budget,
                 store=store,
@@ -235,73 +236,37 @@ class Workspace:
         has its answer, ModelConfigError where this workspace's model is another; and what `ask` raises.
         """
         cut_off = self.library.runs.find(run_id)
-        if cut_off.model != self.model:
-            problem = f"run {cut_off.id} was made with {cut_off.model}, and this workspace answers with {self.model}"
-            raise ModelConfigError(self.model, problem, f"name {cut_off.model} as the model")
+        self._asking.check(cut_off)
         documents = [self.library.get(document_id) for document_id, _ in cut_off.documents]
-        with self._filling.paused() if self._filling else nullcontext():
-            return self._loop.run(self._resume(cut_off, documents, budget=budget, profile=profile, on_event=on_event))
-
-    async def _resume(
-        self,
-        cut_off: RunRecord,
-        documents: Sequence[Document],
-        *,
-        budget: Budget | None,
-        profile: Profile | None,
-        on_event: Callable[[Event], None],
-    ) -> Answer:
-        readers = Resuming(await self._desk.readers(self.embedder, store="use", profile=profile), cut_off)
-        workflow = self._workflow(documents, readers, on_event, name=cut_off.workflow)
-        return await run(workflow, cut_off.question, documents, budget=self._desk.budget(budget), on_event=on_event)
-
-    async def _ask(
-        self,
-        question: str,
-        documents: Sequence[Document],
-        *,
-        workflow: str,
-        budget: Budget | None,
-        store: StoreMode,
-        profile: Profile | None,
-        on_event: Callable[[Event], None],
-    ) -> Answer:
-        readers = await self._desk.readers(self.embedder, store=store, profile=profile)
-        made = self._workflow(documents, readers, on_event, name=workflow)
-        return await run(made, question, documents, budget=self._desk.budget(budget), on_event=on_event)
-
-    @property
-    def model(self) -> str:
-        """The name of the model that answers, or `offline`."""
-        return self._desk.model
+        search = self._search(documents, on_event)
+        with self._undisturbed():
+            return self._loop.run(
+                self._asking.resume(cut_off, search, self.embedder, budget=budget, profile=profile, on_event=on_event)
+            )
 
     def plan(
         self,
         question: str,
         documents: Sequence[Document],
         *,
-        workflow: str = Retrieve.name,
+        workflow: str = AUTO,
         profile: Profile | None = None,
         on_event: Callable[[Event], None] = ignore_events,
     ) -> Plan:
         """What `ask` would send and take. Searches the documents; asks no model anything. Raises what `ask` raises."""
-        with self._filling.paused() if self._filling else nullcontext():
+        search = self._search(documents, on_event)
+        with self._undisturbed():
             return self._loop.run(
-                self._plan(question, documents, workflow=workflow, profile=profile, on_event=on_event)
+                self._asking.plan(question, documents, search, self.embedder, workflow=workflow, profile=profile)
             )
 
-    async def _plan(
-        self,
-        question: str,
-        documents: Sequence[Document],
-        *,
-        workflow: str,
-        profile: Profile | None,
-        on_event: Callable[[Event], None],
-    ) -> Plan:
-        stage = await self._desk.stage(self.embedder, profile=profile)
-        readers = OfflineReaders(self.embedder, self.library.runs)
-        return await self._workflow(documents, readers, on_event, name=workflow).plan(question, documents, stage)
+    @property
+    def model(self) -> str:
+        """The name of the model that answers, or `offline`."""
+        return self._desk.model
+
+    def _undisturbed(self) -> AbstractContextManager[object]:
+        return self._filling.paused() if self._filling else nullcontext()
 
     def _fill_behind(self, documents: Sequence[Document]) -> None:
         new = [document.id for document in documents if document.id not in self._filled]
@@ -326,14 +291,7 @@ class Workspace:
         filling.stop()
         return self._left
 
-    def _workflow(
-        self,
-        documents: Sequence[Document],
-        readers: Readers,
-        on_event: Callable[[Event], None],
-        *,
-        name: str = Retrieve.name,
-    ) -> Workflow:
+    def _search(self, documents: Sequence[Document], on_event: Callable[[Event], None]) -> Search:
         shown = documents[0].source.path if len(documents) == 1 else f"{len(documents)} documents"
 
         def progress(done: int, total: int) -> None:
@@ -341,8 +299,7 @@ class Workspace:
 
         # Where the background thread is on its way to all vectors, a question need not wait for many of its own.
         known = self._filling is not None and all(document.id in self._filled for document in documents)
-        search = Search(self.index, lazy_tokens=_LAZY_TOKENS_BESIDE_BACKGROUND if known else None, progress=progress)
-        return make(name, self.library, search, readers)
+        return Search(self.index, lazy_tokens=_LAZY_TOKENS_BESIDE_BACKGROUND if known else None, progress=progress)
 
     def fill(self, document: Document, *, on_event: Callable[[Event], None] = ignore_events) -> int:
         """Embed all passages of a document that have no vector yet; returns how many passages it has."""

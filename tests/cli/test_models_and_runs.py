@@ -12,6 +12,8 @@ from lcdoc.tests.servers.chat_server import ChatServer, Hang, Recorded, Reply, S
 from lcdoc.tests.servers.truthful import Truthful
 
 QUESTION = "How many passengers may the ferry Bittern carry?"
+LOOK_UP = ("--workflow", "retrieve")
+"""The story is short enough to be read at once, which is one call; looking up is two."""
 KEY = "sk-planted-7d1f0c2b9a8e4f63"
 
 
@@ -37,7 +39,7 @@ def chats(server: ChatServer) -> list[Recorded]:
 
 
 def test_an_answer_through_a_model_is_cited_and_accounted_for(lcdoc, story, server):
-    run = lcdoc("ask", story, QUESTION, "--model", server.url)
+    run = lcdoc("ask", story, QUESTION, *LOOK_UP, "--model", server.url)
     assert run.returncode == 0, run.stderr
     assert "forty passengers" in run.stdout
     assert "\x1b" not in run.stdout + run.stderr
@@ -56,18 +58,18 @@ def test_an_answer_through_a_model_is_cited_and_accounted_for(lcdoc, story, serv
 
 
 def test_the_same_command_again_sends_nothing(lcdoc, story, server):
-    lcdoc("ask", story, QUESTION, "--model", server.url)
+    lcdoc("ask", story, QUESTION, *LOOK_UP, "--model", server.url)
     sent = len(chats(server))
-    again = lcdoc("ask", story, QUESTION, "--model", server.url)
+    again = lcdoc("ask", story, QUESTION, *LOOK_UP, "--model", server.url)
     assert len(chats(server)) == sent
     assert "0 calls and 2 from the store" in again.stderr
-    anew = lcdoc("ask", story, QUESTION, "--model", server.url, "--refresh")
+    anew = lcdoc("ask", story, QUESTION, *LOOK_UP, "--model", server.url, "--refresh")
     assert len(chats(server)) == 2 * sent
     assert "2 calls" in anew.stderr
 
 
 def test_estimates_and_prompts_are_shown_without_asking(lcdoc, story, server):
-    run = lcdoc("ask", story, QUESTION, "--model", server.url, "--estimate", "--show-prompts")
+    run = lcdoc("ask", story, QUESTION, *LOOK_UP, "--model", server.url, "--estimate", "--show-prompts")
     assert run.returncode == 0
     assert not chats(server)
     assert "2 calls, about" in run.stdout
@@ -84,7 +86,7 @@ def test_an_offline_estimate_is_nothing(lcdoc, story):
 
 
 def test_a_cap_gives_a_partial_answer(lcdoc, story, server):
-    run = lcdoc("ask", story, QUESTION, "--model", server.url, "--max-calls", "1", "--json")
+    run = lcdoc("ask", story, QUESTION, *LOOK_UP, "--model", server.url, "--max-calls", "1", "--json")
     answer = json.loads(run.stdout)
     assert run.returncode == 0
     assert answer["partial"]
@@ -119,7 +121,7 @@ def test_the_configured_model_is_the_default_and_its_caps_hold(lcdoc, story, ser
         f'model = "mine"\nmax_calls = 1\n[models.mine]\nurl = "{server.url}"\nprices = {{ input = 2, output = 8 }}\n',
         encoding="utf-8",
     )
-    run = lcdoc("ask", story, QUESTION)
+    run = lcdoc("ask", story, QUESTION, *LOOK_UP)
     assert "mine; " in run.stderr
     assert len(chats(server)) == 1
     assert re.search(r"\$0\.00\d\d", run.stderr)
@@ -169,7 +171,7 @@ def test_keys_are_nowhere_but_in_the_request(lcdoc, story, server, environment, 
 
 def test_other_servers_never_get_the_key_of_openai(lcdoc, story, server, environment):
     environment |= {"OPENAI_API_KEY": KEY, "OPENAI_ORG_ID": "org-planted", "OPENAI_PROJECT_ID": "proj-planted"}
-    assert lcdoc("ask", story, QUESTION, "--model", server.url).returncode == 0
+    assert lcdoc("ask", story, QUESTION, *LOOK_UP, "--model", server.url).returncode == 0
     for request in server.requests:
         assert "planted" not in json.dumps(request.headers)
 
@@ -193,7 +195,7 @@ def test_hostile_answers_cannot_move_the_cursor(lcdoc, story, server):
         return Reply(json.dumps({"found": True, "claims": [claim]}))
 
     server.default = hostile
-    run = lcdoc("ask", story, QUESTION, "--model", server.url)
+    run = lcdoc("ask", story, QUESTION, *LOOK_UP, "--model", server.url)
     assert "\x1b" not in run.stdout
     assert "\x07" not in run.stdout
     assert "passengers" in run.stdout

@@ -48,7 +48,7 @@ def asked(server: ChatServer, configure: Callable[[str], None], tmp_path: Path) 
         documents = workspace.read([HANDBOOK])
 
         def ask(question: str = CAPACITY, **options: object) -> object:
-            return workspace.ask(question, documents, **options)
+            return workspace.ask(question, documents, workflow="retrieve", **options)
 
         ask.workspace = workspace
         ask.documents = documents

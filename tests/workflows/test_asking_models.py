@@ -237,7 +237,7 @@ def test_a_money_cap_needs_a_price(configure, server, tmp_path):
 def test_a_rehearsal_sends_nothing_and_comes_close(asked, server):
     # With all vectors made, the same search finds the same passages.
     asked.workspace.fill(asked.documents[0])
-    plan = asked.workspace.plan(CAPACITY, asked.documents)
+    plan = asked.workspace.plan(CAPACITY, asked.documents, workflow="retrieve")
     assert not requests(server)
     answer = asked()
     assert plan.calls == answer.usage.calls
