@@ -143,16 +143,16 @@ class Screen:
     def say(self, message: str) -> None:
         """A line about the work; silent with --quiet."""
         if not self.quiet:
-            self.err.print(Text(message, style="dim"))
+            self.err.print(Text(shown(message), style="dim"))
 
     def warn(self, message: str) -> None:
         """A line the user should not miss; shown even with --quiet."""
-        self.err.print(Text.assemble(("warning: ", "yellow"), message))
+        self.err.print(Text.assemble(("warning: ", "yellow"), shown(message)))
 
     def fail(self, message: str) -> None:
         """The line that ends a command."""
         self.stop()
-        self.err.print(Text.assemble(("lcdoc: ", "bold red"), message))
+        self.err.print(Text.assemble(("lcdoc: ", "bold red"), shown(message)))
 
     def json(self, value: Any) -> None:
         """One JSON value on standard output."""
@@ -255,6 +255,7 @@ class Screen:
 
     def _block(self, text: str, prefix: str, style: str) -> None:
         """A paragraph behind a prefix; wrapped with a hanging indent on a terminal, one line elsewhere."""
+        text = shown(text)
         if self.out.is_terminal:
             indent = " " * len(prefix)
             text = textwrap.fill(text, self.out.width, initial_indent=prefix, subsequent_indent=indent)

@@ -97,13 +97,13 @@ def distinct(listings: Sequence[Listing], question: str) -> list[Item]:
     question for that kind of thing ("the ferry Bittern" among ferries is "Bittern"); and when different readings rest
     them on the same words of the source and one name has all the words of the other.
     """
-    kind = _kind_of_thing(question)
+    kind = kind_of_thing(question)
     kept: list[_Kept] = []
     by_words: dict[frozenset[str], _Kept] = {}
     by_page: dict[tuple[str, int], list[_Kept]] = {}
     for reading, listing in enumerate(listings):
         for one in listing.items:
-            words = _words(one.name, kind)
+            words = name_words(one.name, kind)
             places = [(citation.document_id, page) for citation in one.citations for page in citation.pages]
             nearby = (other for place in places for other in by_page.get(place, ()))
             same = by_words.get(words) or next((other for other in nearby if other.is_also(one, words, reading)), None)
@@ -144,13 +144,14 @@ class _Kept:
         )
 
 
-def _kind_of_thing(question: str) -> frozenset[str]:
+def kind_of_thing(question: str) -> frozenset[str]:
     """Stems of the question's words in small letters: what kind of thing is listed, no names."""
     words = (word for word in question.split() if word.islower())
     return frozenset(s for word in words for s in stems_of(word))
 
 
-def _words(name: str, kind: frozenset[str]) -> frozenset[str]:
+def name_words(name: str, kind: frozenset[str]) -> frozenset[str]:
+    """Stems of the words that tell a name from others of its kind; those of the kind where it has no others."""
     stems = dict(_stemmed(name))
     bare = frozenset(s for s, given in stems.items() if not (s in kind and given.islower()))
     return bare or frozenset(stems) or frozenset({fold(name)})

@@ -20,6 +20,7 @@ from lcdoc.agents.items import Item, Listing, item
 from lcdoc.agents.listing_questions import listing_question
 from lcdoc.agents.models.errors import InvalidOutputError
 from lcdoc.agents.models.model import Profile
+from lcdoc.agents.naming import Naming, is_heading
 from lcdoc.agents.notes import best_citation
 from lcdoc.agents.offline_reader import OfflineReader, quotable
 from lcdoc.agents.packing import halves
@@ -31,7 +32,7 @@ from lcdoc.agents.prompts.schemas import Rating
 from lcdoc.agents.questions import Question
 from lcdoc.agents.quotes import check_quote
 from lcdoc.agents.reader import Passage, Reader
-from lcdoc.agents.stems import QUESTION_FILLERS, stem, stems_of
+from lcdoc.agents.stems import stems_of
 
 MAX_ITEMS = 300
 """Items taken from one answer of a model."""
@@ -42,11 +43,8 @@ _HEADER_TOKENS = 160
 """For the fence, name and headings around a piece of a document."""
 _HALVINGS = 2
 """How often passages whose list did not fit into an answer are parted."""
-_WORDS_SHARE = 0.6
-"""Of the question's words, what a sentence must have to be on an offline reader's list."""
 _NUMBER_REACH = 8
 """Words after a number among which what is counted is looked for."""
-_FILLERS = frozenset(map(stem, QUESTION_FILLERS))
 
 _log = logging.getLogger(__name__)
 
@@ -179,7 +177,7 @@ def _joined(listings: Sequence[Listing]) -> Listing:
 
 
 def extracted_listing(reader: OfflineReader, passages: Sequence[Passage], question: str) -> Listing:
-    """The sentences that have most of the question's words, each an item; or the one that has the number asked for.
+    """The sentences that name such things (`Naming`), each an item; or the one that has the number asked for.
 
     It tells sentences apart, not things: what is named twice in different words is there twice. Raises what the
     embedder raises.
@@ -190,8 +188,9 @@ def extracted_listing(reader: OfflineReader, passages: Sequence[Passage], questi
         return Listing(confidence=round(5 * ranking.confidence, 2))
     wanting = listing_question(question)
     sure = round(5 * ranking.confidence, 2)
-    best = ranking.evidence[0]
-    if wanting is not None and wanting.counts and states_number(asked, best.candidate.raw, row=best.candidate.is_row):
+    best = next((one for one in ranking.evidence if not is_heading(one.candidate)), ranking.evidence[0])
+    counts = wanting is not None and wanting.counts and not is_heading(best.candidate)
+    if counts and states_number(asked, best.candidate.raw, row=best.candidate.is_row):
         document = passages[best.candidate.passage].document
         text, near = quotable(document, best.candidate)
         citation = check_quote(document, text, near=near)
@@ -199,15 +198,13 @@ def extracted_listing(reader: OfflineReader, passages: Sequence[Passage], questi
             return Listing(stated=claim_of(citation.quote, asked), stated_citation=citation, confidence=sure)
     items: list[tuple[int, Item]] = []
     dropped = 0
-    wanted = [s for s in asked.stems if s not in _FILLERS] or list(asked.stems)
+    naming = Naming.of(asked, [passage.text for passage in passages])
     for evidence in ranking.evidence[:MAX_SENTENCES]:
         candidate = evidence.candidate
-        document = passages[candidate.passage].document
-        titles = " ".join(section.title for section in document.sections_at(candidate.span.start))
-        said = {*candidate.stems, *candidate.header_stems, *stems_of(titles)}
-        share = len(said.intersection(wanted)) / len(wanted)
-        if candidate.text.endswith("?") or share < _WORDS_SHARE or candidate.is_fragment:
+        share = naming.share(candidate)
+        if share is None:
             continue
+        document = passages[candidate.passage].document
         text, near = quotable(document, candidate)
         citation = check_quote(document, text, near=near)
         if citation is None:

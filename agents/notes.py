@@ -16,6 +16,8 @@ Confidence = Annotated[float, Field(ge=0, le=5)]
 Support = Literal["quoted", "unsupported"]
 Verdict = Literal["supported", "contradicted", "not_shown"]
 """What the text says of a claim: that it is true in every part, that it is wrong, or neither."""
+UNQUOTED_ANSWER = "the model gave an answer without any quote from the documents; it is not shown"
+"""Warns of claims of which none has a checked quote."""
 
 
 class _Value(BaseModel):
@@ -75,6 +77,8 @@ class Draft(_Value):
     confidence: Confidence = 0.0
     dropped: Annotated[int, Field(ge=0)] = 0
     """Quotes that the reader gave for it and the source does not have; none where it answers from notes."""
+    warnings: tuple[str, ...] = ()
+    """What was left out of it, for the user."""
 
     @property
     def text(self) -> str:

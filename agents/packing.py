@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -13,37 +13,48 @@ from lcdoc.retrieval.sentences import sentence_spans
 
 Item = TypeVar("Item")
 Count = Callable[[str], int]
+Shared = Mapping[str, int]
+"""Sizes of what an item needs beside itself, by name."""
 
 
-def packed(items: Sequence[Item], sizes: Sequence[int], room: int) -> list[list[Item]]:
+def packed(
+    items: Sequence[Item], sizes: Sequence[int], room: int, shared: Sequence[Shared] | None = None
+) -> list[list[Item]]:
     """`items` in order as the fewest runs whose sizes add up to at most `room`, the fullest as small as it can be.
 
-    Raises ValueError when one item alone is larger than `room`.
+    `shared` is what each item needs beside itself, by name with its size: a run has it once for all its items. Raises
+    ValueError when one item alone, with what it shares, is larger than `room`.
     """
     if not items:
         return []
-    if max(sizes) > room:
-        raise ValueError(f"an item of {max(sizes)} tokens does not fit into {room}")
-    runs = _filled(sizes, room)
-    low, high = max(*sizes, -(-sum(sizes) // len(runs))), room
+    beside = shared or [{}] * len(items)
+    alone = [size + sum(parts.values()) for size, parts in zip(sizes, beside, strict=True)]
+    if max(alone) > room:
+        raise ValueError(f"an item of {max(alone)} tokens does not fit into {room}")
+    runs = _filled(sizes, beside, room)
+    low, high = max(*alone, -(-sum(sizes) // len(runs))), room
     while low < high:
         middle = (low + high) // 2
-        if len(_filled(sizes, middle)) <= len(runs):
+        if len(_filled(sizes, beside, middle)) <= len(runs):
             high = middle
         else:
             low = middle + 1
-    return [[items[index] for index in run] for run in _filled(sizes, low)]
+    return [[items[index] for index in run] for run in _filled(sizes, beside, low)]
 
 
-def _filled(sizes: Sequence[int], room: int) -> list[list[int]]:
+def _filled(sizes: Sequence[int], beside: Sequence[Shared], room: int) -> list[list[int]]:
     runs: list[list[int]] = []
     left = 0
-    for index, size in enumerate(sizes):
-        if not runs or size > left:
+    there: set[str] = set()
+    for index, (size, parts) in enumerate(zip(sizes, beside, strict=True)):
+        needed = size + sum(tokens for name, tokens in parts.items() if name not in there)
+        if not runs or needed > left:
             runs.append([])
-            left = room
+            left, there = room, set()
+            needed = size + sum(parts.values())
         runs[-1].append(index)
-        left -= size
+        left -= needed
+        there.update(parts)
     return runs
 
 

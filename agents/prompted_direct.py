@@ -57,7 +57,7 @@ class PromptedDirect(PromptedSkill):
         return draft
 
     def _tokens(self, passages: Sequence[Passage]) -> int:
-        return self._asker.count(self._asker.passages(passages))
+        return self._asker.passages_tokens(passages)
 
     def _room(self, question: str) -> int:
         return self._asker.room("direct", DirectAnswering, {"passages": "", "question": question})

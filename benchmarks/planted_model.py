@@ -154,12 +154,7 @@ class PlantedModel(Truthful):
         """The facts in the quotes; lists of outages, since nobody quotes forty; and conclusions that are believed."""
         shown = [fact for facts in _numbered(blocks).values() for fact in facts]
         keys = {(fact.form, fact.subject) for fact in shown}
-        concluded = [
-            fact
-            for block in blocks
-            for fact in facts_in(restored(f"{block.header.get('concluded', '')} {block.text}"))
-            if fact not in shown
-        ]
+        concluded = [fact for block in blocks for fact in facts_in(restored(block.text)) if fact not in shown]
         believed = [
             fact
             for fact in concluded

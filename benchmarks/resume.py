@@ -4,8 +4,12 @@
 
 The run is a process of its own; its model is a server in this one, which reads what it is sent (tests/servers/
 truthful.py). A moment is a number of requests that have come, and a few milliseconds. What must hold each time: the
-answer equals that of the run left alone (usage aside), and going on sends no more calls than were not stored when the
-process died: none that was paid for and kept is sent again.
+answer equals that of the run left alone (usage aside), and going on sends exactly the calls that were not stored when
+the process died: none that was paid for and kept is sent again, and none is left out.
+
+All runs of a shape begin with copies of one library. The codes around data (agents/prompts/fence.py) follow from a
+library's secret, and their estimated tokens from the codes: in another library the same notes may be packed into one
+merge more or less.
 
 Exit code 1 if anything does not hold.
 """
@@ -17,12 +21,14 @@ import asyncio
 import os
 import platform
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,13 +69,18 @@ def read(library: Library, shape: str, url: str, on_event: Callable[[Event], Non
     return asyncio.run(answered())
 
 
-def killed_and_resumed(
-    server: ChatServer, folder: Path, *, shape: str, pieces: int, moments: list[tuple[int, float]]
-) -> Trial:
-    """Kill a run, and each that goes on with it, when so many requests have come and so many seconds passed."""
+def prepare(folder: Path, *, shape: str, pieces: int) -> Path:
+    """The library that runs begin with, a copy each, so that their requests are the same to the byte."""
     path = folder / "library.sqlite"
     with Library.open(path) as library:
         shelve(library, folder, chunks_for(shape, pieces))
+        # Made where it is first asked for: the copies are to share it.
+        library.secret()
+    return path
+
+
+def killed_and_resumed(server: ChatServer, path: Path, *, shape: str, moments: list[tuple[int, float]]) -> Trial:
+    """Kill a run, and each that goes on with it, when so many requests have come and so many seconds passed."""
     for requests, after_s in moments:
         _kill_one(server, path, shape, requests, after_s)
     with Library.open(path) as library:
@@ -91,10 +102,9 @@ def _kill_one(server: ChatServer, library: Path, shape: str, requests: int, afte
     server.wait_for(lambda: not server.open_now)
 
 
-def undisturbed(server: ChatServer, folder: Path, *, shape: str, pieces: int) -> Trial:
+def undisturbed(server: ChatServer, path: Path, *, shape: str) -> Trial:
     """A run left alone."""
-    with Library.open(folder / "library.sqlite") as library:
-        shelve(library, folder, chunks_for(shape, pieces))
+    with Library.open(path) as library:
         seen = len(server.requests)
         answer = read(library, shape, server.url)
         return Trial(_stored(library), len(server.requests) - seen, comparable(answer))
@@ -104,6 +114,13 @@ def comparable(answer: Answer) -> dict[str, Any]:
     """The answer without what differs between equal runs: usage, the run's id, the folder."""
     value = answer.to_json()
     return {name: value[name] for name in value if name not in ("usage", "run_id", "documents")}
+
+
+@contextmanager
+def _copied(library: Path) -> Iterator[Path]:
+    """A copy of a library that nobody has open, for as long as it is needed."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(shutil.copy(library, folder))
 
 
 def _stored(library: Library) -> int:
@@ -128,23 +145,25 @@ def main() -> int:
         return 0
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
     chance, wrong = random.Random(arguments.seed), 0
+    share = arguments.moments // len(arguments.shapes)
     for shape in arguments.shapes:
-        with tempfile.TemporaryDirectory() as folder, ChatServer() as server:
-            server.default = Truthful(latency_s=0.005)
-            alone = undisturbed(server, Path(folder), shape=shape, pieces=arguments.pieces)
-        print(f"{shape}: {arguments.pieces} pieces, {alone.sent} calls when left alone")
-        share = arguments.moments // len(arguments.shapes)
-        for _ in range(share):
-            moment = (chance.randint(0, alone.sent), chance.random() / 100)
-            with tempfile.TemporaryDirectory() as folder, ChatServer() as server:
+        with tempfile.TemporaryDirectory() as folder:
+            original = prepare(Path(folder), shape=shape, pieces=arguments.pieces)
+            with _copied(original) as path, ChatServer() as server:
                 server.default = Truthful(latency_s=0.005)
-                trial = killed_and_resumed(server, Path(folder), shape=shape, pieces=arguments.pieces, moments=[moment])
-            holds = trial.answer == alone.answer and trial.sent <= alone.sent - trial.stored
-            wrong += not holds
-            print(
-                f"  killed at request {moment[0]:>3} and {1000 * moment[1]:4.1f} ms: {trial.stored:>3} calls stored,"
-                f" {trial.sent:>3} sent to go on: {'holds' if holds else 'DOES NOT HOLD'}"
-            )
+                alone = undisturbed(server, path, shape=shape)
+            print(f"{shape}: {arguments.pieces} pieces, {alone.sent} calls when left alone")
+            for _ in range(share):
+                moment = (chance.randint(0, alone.sent), chance.random() / 100)
+                with _copied(original) as path, ChatServer() as server:
+                    server.default = Truthful(latency_s=0.005)
+                    trial = killed_and_resumed(server, path, shape=shape, moments=[moment])
+                holds = trial.answer == alone.answer and trial.sent == alone.sent - trial.stored
+                wrong += not holds
+                print(
+                    f"  killed at request {moment[0]:>3} and {1000 * moment[1]:4.1f} ms: {trial.stored:>3} calls"
+                    f" stored, {trial.sent:>3} sent to go on: {'holds' if holds else 'DOES NOT HOLD'}"
+                )
     print("all hold" if not wrong else f"{wrong} do not hold")
     return 1 if wrong else 0
 

@@ -58,12 +58,13 @@ _STOP_CANDIDATES: Final = {
     for literal in literals
 }
 # A line that continues in lower case is a wrap, unless it is an item ("b) ..."), has cells, or follows a blank line.
-# After a stop, a line break needs no look of its own.
+# After a stop, a line break needs no look of its own, unless the stop is of a run of several, entered at its beginning.
 _NEWLINE_CANDIDATE: Final = r"""
-    \n (?: (?=[^a-z\s])(?<![.!?…]\n) | (?=[ \t])(?![ \t]++[a-z]) | (?=\n)(?: (?<![.!?…]\n)|(?!\s++[^a-z.,;:!?…)\]}]) )
+    \n (?: (?=[^a-z\s])(?<![.!?…]\n) | (?=[ \t])(?![ \t]++[a-z])
+    |   (?=\n)(?: (?<![.!?…]\n)|(?<=RUN\n)|(?!\s++[^a-z.,;:!?…)\]}]) )
     |   (?=[ \t]*+[a-z][ivx]{0,4}[.)]\s) CELLS)
     ()()()()(\s*+)
-"""
+""".replace("RUN", f"[{_STOPS}{_OWN_STOPS}]{{3}}")
 _NEWLINE: Final = re.compile(_NEWLINE_CANDIDATE.replace("CELLS", ""), re.VERBOSE)
 _NEWLINE_OR_ROW: Final = re.compile(_NEWLINE_CANDIDATE.replace("CELLS", r"| (?=[^\n\t|]*+[\t|])"), re.VERBOSE)
 # The groups that say which way a candidate matched; each but the third holds the white space after the sentence.

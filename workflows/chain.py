@@ -3,7 +3,8 @@
 Source: "Chain of Agents: Large Language Models Collaborating on Long-Context Tasks". What differs: the room for a piece
 leaves out what the carried note and the answer may take, which the published budget forgets; a worker that finds
 nothing says so in a field and code hands the note on, so that a refusal never enters it; the note carries quotes that
-were checked. The manager is shown the last note only.
+were checked. The manager is shown the last note only. Where that does not answer, the workers go back through the text
+with it, since what a fact leads to may stand before the fact.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from lcdoc.agents.reader import Passage, Reader
 from lcdoc.documents import Document
 from lcdoc.memory import Library
 from lcdoc.workflows.answer import Answer
-from lcdoc.workflows.chain_path import MOST_MISSES, KeptPieces, Path, Step, take_step
+from lcdoc.workflows.chain_path import MOST_MISSES, KeptPieces, Path, Step, take_step, turned, way_back
 from lcdoc.workflows.events import Pieces, Progress, Settled
 from lcdoc.workflows.frame import GraphWorkflow
 from lcdoc.workflows.pieces import pieces_of
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from lcdoc.workflows.rehearsal import Stage
 
-Order = Literal["forward", "backward", "both", "shuffled"]
+Order = Literal["returning", "forward", "backward", "both", "shuffled"]
 Prefetch = Callable[[Sequence[Request]], None]
 """Is told what is going to be sent, in order, as far as it does not depend on the carried note: the requests of all
 pieces, each of which begins with the piece. Returns at once; a server or engine may read the pieces ahead."""
@@ -50,9 +51,10 @@ _OFFLINE_SECONDS_PER_PIECE = 0.25
 class ChainOptions:
     """How the pieces are gone through."""
 
-    order: Order = "forward"
-    """Of the pieces. `both`: forward and backward at once, for what builds on what stands behind it. `shuffled`:
-    several ways at once, each in another random order. Where ways end with different answers, a judge picks one."""
+    order: Order = "returning"
+    """Of the pieces. `returning`: forward, and where what was noted does not answer, backward with it: twice the calls,
+    for those questions only. `both`: forward and backward at once. `shuffled`: several ways at once, each in another
+    random order. Where ways end with different answers, a judge picks one."""
     paths: int = 5
     """How many ways, if `shuffled`."""
     seed: int = 0
@@ -64,11 +66,12 @@ class ChainOptions:
             raise ValueError(f"a chain needs a path, not {self.paths}")
 
     def orders(self, pieces: int) -> list[list[int]]:
-        """The order of the pieces (numbers from 0) on each path."""
+        """The order of the pieces (numbers from 0) on each path, as long as it does not turn."""
         forward = list(range(pieces))
         if self.order != "shuffled":
-            ways = {"forward": [forward], "backward": [forward[::-1]], "both": [forward, forward[::-1]]}
-            return ways[self.order]
+            backward = forward[::-1]
+            ways = {"backward": [backward], "both": [forward, backward]}
+            return ways.get(self.order, [forward])
         return [Random(f"{self.seed}/{path}").sample(forward, pieces) for path in range(self.paths)]
 
 
@@ -102,7 +105,7 @@ class Chain(GraphWorkflow):
         graph.add_edge(START, "cut")
         graph.add_conditional_edges("cut", steps.next, ["read", "answer"])
         graph.add_conditional_edges("read", steps.next, ["read", "answer"])
-        graph.add_edge("answer", END)
+        graph.add_conditional_edges("answer", steps.turn, ["read", END])
         return graph
 
     def first_state(self, session: Session) -> dict[str, Any]:
@@ -127,7 +130,8 @@ class Chain(GraphWorkflow):
     async def plan(self, question: str, documents: Sequence[Document], stage: Stage | None) -> Plan:
         """A call for each piece of each path, with a note as long as is likely, and one for each path's answer.
 
-        Offline: no calls. Raises ModelConfigError where the window has no room for a piece.
+        At most: the way back, and another answer. Offline: no calls. Raises ModelConfigError where the window has no
+        room for a piece.
         """
         if stage is None:
             tokens = sum(len(document.body) for document in documents) / 4
@@ -156,9 +160,14 @@ class Chain(GraphWorkflow):
         if len(answering) > 1:
             claims = [_as_claim(draft_of([likely]))] * len(answering)
             answering += await stage.sent(lambda reader: reader.judge(question, claims))
-        requests = Requests(reading=tuple(reading), answering=tuple(answering), widening=())
+        back: list[Request] = []
+        if self.options.order == "returning":
+            for index in way_back(len(pieces)):
+                back += await stage.sent(_reading(pieces[index], question, likely))
+        requests = Requests(reading=tuple(reading), answering=tuple(answering), widening=tuple(back))
         # A carried note takes what it may, and an answer all of the window's room, at most.
-        longer = (room - beside_a_note) * len(reading) + room * len(answering)
+        answers = len(answering) * (2 if back else 1)
+        longer = (room - beside_a_note) * (len(reading) + len(back)) + room * answers
         return stage.plan(requests, more_tokens_in=longer)
 
 
@@ -174,6 +183,11 @@ class _Steps:
     def _orders(self) -> list[list[int]]:
         return self._options.orders(len(self._pieces))
 
+    def _way(self, number: int, path: Path) -> list[int]:
+        """The pieces of a path, in the order of its readings."""
+        order = self._orders[number]
+        return order if path["turned"] is None else order + way_back(len(self._pieces))
+
     async def cut(self, state: _State) -> _State:
         session, reader = self._session, self._session.reader
         room = reader.room(session.question, carrying=True)
@@ -188,20 +202,34 @@ class _Steps:
                     for request in reader.requests(self._pieces.passage(index), session.question)
                 ]
             )
-        return {"paths": [Path(step=0, carried="", remark="", misses=0, unread=[]) for _ in self._orders]}
+        start = Path(step=0, turned=None, carried="", remark="", misses=0, unread=[])
+        return {"paths": [start for _ in self._orders]}
 
     def next(self, state: _State) -> str:
         """Whether a path goes on."""
-        stopped = _cap(state) or self._session.run.out_of_time()
-        return "answer" if stopped or not any(map(self._goes_on, state["paths"])) else "read"
+        return "answer" if self._stopped(state) or not self._going_on(state) else "read"
 
-    def _goes_on(self, path: Path) -> bool:
-        return path["step"] < len(self._pieces) and path["misses"] < MOST_MISSES
+    def turn(self, state: _State) -> str:
+        """Whether the way back begins: see `_turns`."""
+        from langgraph.graph import END
+
+        return "read" if self._going_on(state) and not self._stopped(state) else END
+
+    def _stopped(self, state: _State) -> bool:
+        return _cap(state) or self._session.run.out_of_time()
+
+    def _going_on(self, state: _State) -> list[int]:
+        """The numbers of the paths that do."""
+        return [
+            number
+            for number, path in enumerate(state["paths"])
+            if path["step"] < len(self._way(number, path)) and path["misses"] < MOST_MISSES
+        ]
 
     async def read(self, state: _State) -> _State:
         """One piece on each path."""
-        session, total = self._session, len(self._orders) * len(self._pieces)
-        going_on = [number for number, path in enumerate(state["paths"]) if self._goes_on(path)]
+        session, going_on = self._session, self._going_on(state)
+        total = sum(len(self._way(number, path)) for number, path in enumerate(state["paths"]))
         steps = await asyncio.gather(*(self._step(number, state["paths"][number]) for number in going_on))
         paths, failures = list(state["paths"]), list(state["failures"])
         for number, step in zip(going_on, steps, strict=True):
@@ -213,11 +241,15 @@ class _Steps:
         return {"paths": paths, "dropped": dropped, "failures": failures}
 
     async def _step(self, number: int, path: Path) -> Step:
-        index = self._orders[number][path["step"]]
-        return await take_step(self._session, self._pieces, f"read/{number + 1}/{index:04}", index, path)
+        index = self._way(number, path)[path["step"]]
+        reading = "read" if path["turned"] is None else "return"
+        return await take_step(self._session, self._pieces, f"{reading}/{number + 1}/{index:04}", index, path)
 
     async def answer(self, state: _State) -> _State:
         session = self._session
+        if any(path["turned"] == path["carried"] for path in state["paths"]):
+            # The way back brought nothing new.
+            return {}
         last = [path["carried"] or path["remark"] for path in state["paths"]]
         notes = [session.note(name) for name in last if name]
         failures: list[Failure] = []
@@ -228,7 +260,24 @@ class _Steps:
         else:
             draft, failures = await self._judged(notes)
         await session.keep_draft(draft)
-        return {"failures": [*state["failures"], *failures]}
+        update: _State = {"failures": [*state["failures"], *failures]}
+        if self._turns(state, draft) and not failures:
+            update["paths"] = list(map(turned, state["paths"]))
+        return update
+
+    def _turns(self, state: _State, draft: Draft) -> bool:
+        """Whether there is a way back: all was read, and checked quotes were noted, but `draft` rests on none."""
+        answers = draft.found and any(claim.citations for claim in draft.claims)
+        return (
+            self._options.order == "returning"
+            and not answers
+            and not self._stopped(state)
+            and len(self._pieces) > 1
+            and all(
+                path["turned"] is None and path["carried"] and path["step"] == len(self._pieces)
+                for path in state["paths"]
+            )
+        )
 
     async def _judged(self, notes: Sequence[Note]) -> tuple[Draft, list[Failure]]:
         """The answer of the path whose answer is borne out best."""
@@ -282,6 +331,11 @@ def _problems(session: Session, state: dict[str, Any], *, unread: int, pieces: i
         problems.append("the time set for the answer is over; raise --max-seconds to go on")
     if unread:
         problems.append(f"{unread} of {pieces} pieces of text were not read")
+    again = sum(path["step"] - pieces for path in state["paths"] if path["turned"] is not None)
+    if any(path["turned"] is not None for path in state["paths"]) and again < len(way_back(pieces)):
+        if not problems:
+            problems.append("the time set for the answer is over; raise --max-seconds to go on")
+        problems.append(f"on the way back, {again} of {len(way_back(pieces))} pieces of text were read again")
     return problems
 
 

@@ -33,7 +33,9 @@ class Path(TypedDict):
     """How far a path has come. It is in the graph's state, so nothing in it grows with the pieces but for failures."""
 
     step: int
-    """Pieces behind it, read or failed."""
+    """Readings behind it, made or failed."""
+    turned: str | None
+    """Where it is on the way back, what it carried when it turned; None: it has not turned."""
     carried: str
     """Name of the note that the next worker is handed; empty while no quote was found."""
     remark: str
@@ -41,7 +43,7 @@ class Path(TypedDict):
     misses: int
     """Failures in a row."""
     unread: list[int]
-    """Pieces that failed."""
+    """Pieces that failed each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,16 @@ class KeptPieces:
         return sum(bisect_left(starts[id_], end) - bisect_left(starts[id_], start) for id_, start, end in places)
 
 
+def way_back(pieces: int) -> list[int]:
+    """The numbers of the pieces on the way back: the last has been read with all that was noted before it."""
+    return list(range(pieces - 1))[::-1]
+
+
+def turned(path: Path) -> Path:
+    """`path`, on its way back from the end of the text with what it carries."""
+    return {**path, "turned": path["carried"], "misses": 0}
+
+
 async def take_step(session: Session, pieces: KeptPieces, name: str, index: int, path: Path) -> Step:
     """Have the piece `index` read, with what `path` carries; the note is kept under `name`."""
     try:
@@ -101,9 +113,11 @@ async def take_step(session: Session, pieces: KeptPieces, name: str, index: int,
         if failure["cap"]:
             # Not behind us: a run that goes on reads it.
             return Step(path, failure=failure)
-        missed: Path = {**path, "misses": path["misses"] + 1, "unread": [*path["unread"], index]}
+        # On the way back everything has been tried before.
+        unread = path["unread"] if path["turned"] is not None else [*path["unread"], index]
+        missed: Path = {**path, "misses": path["misses"] + 1, "unread": unread}
         return Step(_further(missed), failure=failure)
-    read: Path = {**path, "misses": 0}
+    read: Path = {**path, "misses": 0, "unread": [one for one in path["unread"] if one != index]}
     if note.found:
         read["carried" if note.quotes else "remark"] = name
     return Step(_further(read), dropped=note.dropped)

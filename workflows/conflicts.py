@@ -56,13 +56,12 @@ class Settlement(BaseModel):
         return all(standing == "stands" for standing in self.standing)
 
     def fallen(self) -> dict[str, frozenset[str]]:
-        """Names of the notes of sides that fell, with what they said otherwise."""
-        return {
-            name: side.values
-            for side, standing in zip(self.sides, self.standing, strict=True)
-            if standing == "falls"
-            for name in side.names
-        }
+        """Names of the notes of sides that fell, with what they said otherwise; a note may be on several sides."""
+        fallen: dict[str, frozenset[str]] = {}
+        for side, standing in zip(self.sides, self.standing, strict=True):
+            if standing == "falls":
+                fallen |= {name: fallen.get(name, frozenset()) | side.values for name in side.names}
+        return fallen
 
     def warning(self, names: Mapping[str, str]) -> str | None:
         """The conflict in a line for the user; None where there is none after all. `names` are the documents' by id."""

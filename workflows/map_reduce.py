@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
-from bisect import bisect_left
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypedDict
 
 from lcdoc.agents.items import Listing
@@ -23,12 +21,12 @@ from lcdoc.agents.models.errors import ModelError
 from lcdoc.agents.notes import Note
 from lcdoc.documents import Document
 from lcdoc.workflows.answer import Answer
-from lcdoc.workflows.collapse import merge_packs, note_tokens
+from lcdoc.workflows.collapse import after_round, merge_name, merge_packs, note_tokens
 from lcdoc.workflows.conflicts import Settlement, settle, settlements
-from lcdoc.workflows.counting import SENTENCES_WARNING, counted
+from lcdoc.workflows.counting import counted, listing_warning
 from lcdoc.workflows.events import PartFailed, Pieces, Place, Progress
 from lcdoc.workflows.frame import GraphWorkflow
-from lcdoc.workflows.mapping import pieces_to_read, plan_of
+from lcdoc.workflows.mapping import common_titles, introduce, passages_in, pieces_to_read, plan_of
 from lcdoc.workflows.session import Failure, Session
 from lcdoc.workflows.sides import sides_of, without
 from lcdoc.workflows.workflow import Plan
@@ -117,17 +115,17 @@ class MapReduce(GraphWorkflow):
             problems.append(f"{unread} of {len(pieces)} parts of the text were not read")
         documents = {document.id: document.name for document in session.documents.values()}
         warnings = [settlement.warning(documents) for settlement in settlements(session)]
-        if is_listing(session.question) and not tells_things_apart(session.reader):
+        if is_listing(session.question):
             listings = [Listing.of(session.note(name)) for name in names]
-            if any(one.items for one in listings) and not any(one.stated for one in listings):
-                warnings.append(SENTENCES_WARNING)
+            things = tells_things_apart(session.reader)
+            warnings.append(listing_warning(session.question, listings, session.documents, things=things))
         session.warnings += filter(None, warnings)
         places = [pieces[index] for index in read]
         return session.compose(
             self.name,
             session.draft(),
             read=places,
-            passages_read=_passages_in(session, places),
+            passages_read=passages_in(session.library, places),
             dropped=sum(session.note(name).dropped for name in names),
             problems=problems,
         )
@@ -142,6 +140,7 @@ class _Steps:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        introduce(session.reader, list(session.documents.values()))
         self._listing = is_listing(session.question)
         self._capped = False
         self._misses = 0
@@ -202,7 +201,7 @@ class _Steps:
                 return {}
             if failure := self._out_of_time(name):
                 return {"failures": {name: failure}}
-            passage = session.passage(place, _common_titles(session.documents[place[0]], place))
+            passage = session.passage(place, common_titles(session.documents[place[0]], place))
             try:
                 if self._listing:
                     note = (await list_items(session.reader, [passage], session.question)).as_note()
@@ -243,12 +242,9 @@ class _Steps:
     async def pack(self, state: _State) -> _State:
         """What the last round left, and which of it to merge in the next."""
         session, level = self._session, state["level"]
-        merged = {pack[0]: _merge_name(pack) for pack in state["packs"]}
-        merged = {first: name for first, name in merged.items() if session.has(name)}
-        members = {name for pack in state["packs"] if pack[0] in merged for name in pack}
-        level = [merged.get(name, name) for name in level if name in merged or name not in members]
+        before, level = level, after_round(level, state["packs"], session.has)
         # A round in which nothing was merged would be followed by the same.
-        tried = bool(state["packs"]) and not merged
+        tried = bool(state["packs"]) and level == before
         if tried or self._capped or session.run.out_of_time():
             return {"level": level, "packs": []}
         try:
@@ -266,7 +262,7 @@ class _Steps:
 
     async def merge(self, state: _Pack) -> _State:
         session, names = self._session, state["names"]
-        name = _merge_name(names)
+        name = merge_name(names)
         if self._capped or session.has(name):
             return {}
         try:
@@ -287,6 +283,7 @@ class _Steps:
                 session.question,
                 [Listing.of(session.note(_note_name(index))) for index in read],
                 draft,
+                session.documents,
                 complete=len(read) == len(state["pieces"]),
                 things=tells_things_apart(session.reader),
             )
@@ -317,26 +314,3 @@ class _Steps:
 
 def _note_name(index: int) -> str:
     return f"read/{index:05}"
-
-
-def _merge_name(names: Sequence[str]) -> str:
-    """The same for the same notes: of a round that is done again over more notes, no merge is taken for another."""
-    return f"merge/{blake2b(chr(10).join(names).encode(), digest_size=8).hexdigest()}"
-
-
-def _common_titles(document: Document, place: Place) -> tuple[str, ...]:
-    """The sections that all of a place lies in, outermost first."""
-    _, start, end = place
-    first, last = document.sections_at(start), document.sections_at(max(start, end - 1))
-    common = [one.title for one, other in zip(first, last, strict=False) if one == other]
-    return tuple(common)
-
-
-def _passages_in(session: Session, places: Sequence[Place]) -> int:
-    """How many of the library's passages begin in `places`, which do not overlap."""
-    count = 0
-    for document_id in session.documents:
-        starts = [chunk.span.start for chunk in session.library.chunks(document_id)]
-        inside = [(start, end) for place_id, start, end in places if place_id == document_id]
-        count += sum(bisect_left(starts, end) - bisect_left(starts, start) for start, end in inside)
-    return count

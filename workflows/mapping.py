@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,12 +12,14 @@ from lcdoc.agents.listing_questions import is_listing
 from lcdoc.agents.models.model import Request
 from lcdoc.agents.notes import Claim, Note
 from lcdoc.agents.offline_reader import ROOM_TOKENS
+from lcdoc.agents.prompted_reader import PromptedReader
 from lcdoc.agents.reader import Passage, Reader
-from lcdoc.documents import Document
+from lcdoc.documents import Document, Span
 from lcdoc.memory import Library
 from lcdoc.retrieval.tokens import estimate_tokens
 from lcdoc.workflows.collapse import merge_packs, note_tokens
 from lcdoc.workflows.conflicts import MAX_REREADINGS
+from lcdoc.workflows.events import Place
 from lcdoc.workflows.pieces import pieces_of
 from lcdoc.workflows.search import Search
 from lcdoc.workflows.workflow import Plan, Requests
@@ -44,6 +47,33 @@ def pieces_to_read(library: Library, documents: Sequence[Document], question: st
     """
     room = listing_room(reader, question) if is_listing(question) else reader.room(question)
     return _cut(library, documents, room, question, reader)
+
+
+def introduce(reader: Reader, documents: Sequence[Document]) -> None:
+    """Make the documents' names known to `reader`, which shows them with the quotes of notes.
+
+    A reader knows the documents whose passages it has shown; one that goes on from another's notes has shown none.
+    """
+    if isinstance(reader, PromptedReader):
+        reader.asker.passages([Passage(document, Span(0, 0), ()) for document in documents])
+
+
+def common_titles(document: Document, place: Place) -> tuple[str, ...]:
+    """The sections that all of a place lies in, outermost first."""
+    _, start, end = place
+    first, last = document.sections_at(start), document.sections_at(max(start, end - 1))
+    common = [one.title for one, other in zip(first, last, strict=False) if one == other]
+    return tuple(common)
+
+
+def passages_in(library: Library, places: Sequence[Place]) -> int:
+    """How many of the library's passages begin in `places`, which do not overlap."""
+    count = 0
+    for document_id in {place[0] for place in places}:
+        starts = [chunk.span.start for chunk in library.chunks(document_id)]
+        inside = [(start, end) for place_id, start, end in places if place_id == document_id]
+        count += sum(bisect_left(starts, end) - bisect_left(starts, start) for start, end in inside)
+    return count
 
 
 def _cut(

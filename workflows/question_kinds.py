@@ -135,8 +135,44 @@ _OUTCOME: Final = _any(
     r"come came become became lead led end\s+up ended escape survive manage discover find\s+out learn succeed fail"
     r" happen happened affect influence contribute result relate related connected linked turn reach prove"
 )
+_NO_ROLE: Final = _any(
+    "number order letter paper matter power water factor chapter error quarter center character corner border tower"
+    " register cover sector color offer transfer answer other either another remainder manner summer winter weather"
+    " fever river danger computer motor major minor interior exterior floor door list chair"
+)
+"""Words that only end like a role."""
+_KIN: Final = _any(
+    "wife king queen prince duke heir judge coach priest bishop chief captain pilot cousin niece spouse child uncle"
+    " aunt nephew son widow head boss tenant assistant student pupil friend architect colleague disciple general"
+)
+_ROLE: Final = rf"(?:{_KIN}|(?!{_NO_ROLE}\b)\w{{2,}}(?:er|or|ist|ian|man|woman|ess))"
+"""What somebody is to somebody else."""
+_OWN_FACT: Final = _any(
+    r"birthplace hometown nationality citizenship religion occupation profession residence employer capital population"
+    r" headquarters currency grave (?:place|date|year|country|cause)\s+of\s+(?:birth|death|burial|origin)"
+)
+"""What is told of somebody, or of a place, wherever it is told."""
+_ROLE_DE: Final = _any(
+    r"vater\w* mutter frau mann\w* sohn\w* tochter bruder\w* schwester lehrer\w* gründer\w* wärter\w* autor\w* erbe\w*"
+    r" besitzer\w* nachfolger\w* vorgänger\w* leiter\w* direktor\w* eigentümer\w* erbauer\w* regisseur\w*"
+)
+_ROLE_FR: Final = _any(
+    "père mère femme mari fils fille frère sœur professeur maître gardien gardienne fondateur fondatrice auteur"
+    " directeur directrice propriétaire réalisateur réalisatrice successeur prédécesseur héritier"
+)
+_STACKED: Final = rf"""
+    \b(?:the|an?|his|her|their)\s+(?:[\w-]+\s+){{0,2}}?(?:{_ROLE}|{_OWN_FACT})\s+of\s+
+      (?:(?:the|an?|his|her|their)\s+)?(?:[\w-]+\s+){{0,2}}?(?:{_ROLE}|capital|birthplace|hometown|employer)\s+of\b
+    | \b(?:the|an?)\s+(?:[\w-]+\s+){{0,2}}?(?:{_ROLE}|{_OWN_FACT})\s+of\s+(?:[\w-]+\s+){{0,3}}?\w+['’]s
+      \s+(?:\w+\s+)?{_ROLE}\b
+    | \b(?!(?:today|yesterday|year|quarter|month|week)\b)\w+(?:['’]s|s['’])\s+(?:\w+\s+)?{_ROLE}['’]s\s+\w
+    | \b{_ROLE_DE}\s+(?:des|der|von)\s+(?:\w+\s+)?{_ROLE_DE}\s+(?:des|der|von|vom)\b
+    | \b{_ROLE_FR}\s+(?:du|de\s+la|de\s+l['’]|de)\s*{_ROLE_FR}\s+d(?:u\b|es?\b|['’])
+    """
+"""Somebody who is something to somebody who is something to somebody: facts that may stand far apart."""
 _CHAIN: Final = rf"""
-    \bwhy\b | \bhow\s+come\b | \bfor\s+what\s+(?:reason|purpose)\b | \bmotive\w*\b
+    {_STACKED}
+    | \bwhy\b | \bhow\s+come\b | \bfor\s+what\s+(?:reason|purpose)\b | \bmotive\w*\b
     | \breasons?\s+{_any("for why that behind did does do")}\b | \bexplain\s+(?:how|why|what\s+led)\b
     | \bwhat\s+(?:makes?|made)\b(?!\s+up\b)
     | \bwhat\s+(?:\w+\s+){{0,3}}?(?:led|leads|caused|causes|prompted|drove|triggered|brought\s+about|became\s+of)\b

@@ -10,6 +10,7 @@ from lcdoc.agents.models.budget import Budget, Ledger
 from lcdoc.agents.models.call_store import StoreMode
 from lcdoc.agents.models.config import Config, load_config
 from lcdoc.agents.models.discovery import resolve_online
+from lcdoc.agents.models.fingerprint import public_url
 from lcdoc.agents.models.model import ModelSpec, Profile
 from lcdoc.agents.models.names import is_offline, resolve, wanted
 from lcdoc.agents.models.rehearsal import RehearsalModel
@@ -213,7 +214,7 @@ class ReadingDesk:
         stack = await self._connected()
         model = RehearsalModel(stack.for_run(Ledger(), store="off"))
         reader = PromptedReader(model, secret=self._library.secret(), profile=profile)
-        return Stage(reader, model, OfflineReader(embedder), _pace(self._library, self.model))
+        return Stage(reader, model, OfflineReader(embedder), _pace(self._library, stack.spec))
 
     async def _connected(self) -> ModelStack:
         if self._stack is None:
@@ -229,13 +230,18 @@ class ReadingDesk:
             await self._stack.aclose()
 
 
-def _pace(library: Library, model: str) -> Pace | None:
-    """What calls to this model took in its latest runs."""
-    used = [run.usage[model] for run in library.runs.list(20) if model in run.usage]
+def _pace(library: Library, spec: ModelSpec) -> Pace:
+    """What calls to this model took: its answers in the call store, and its latest runs."""
+    used = [run.usage[spec.name] for run in library.runs.list(20) if spec.name in run.usage]
     answered = sum(usage.calls - usage.failed_calls for usage in used)
+    server = spec.server
+    by_skill = (
+        library.calls.pace(public_url(server.base_url), server.model) if server else library.calls.pace("", spec.name)
+    )
     if not answered:
-        return None
+        return Pace(by_skill)
     return Pace(
+        by_skill,
         tokens_out=sum(usage.tokens_out for usage in used) / answered,
         seconds=sum(usage.seconds for usage in used) / answered,
     )

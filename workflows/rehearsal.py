@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -14,26 +14,57 @@ from lcdoc.agents.reader import Passage, Reader
 from lcdoc.retrieval.tokens import estimate_tokens
 from lcdoc.workflows.workflow import Plan, Requests
 
-_SHARE_OF_OUTPUT = 0.25
-"""Of the tokens an answer may have, how many it has, where nothing is known of the model."""
-
-
+LIKELY_TOKENS_OUT: Mapping[str, int] = {
+    "read": 80,
+    "list": 120,
+    "merge": 200,
+    "answer": 150,
+    "direct": 200,
+    "judge": 80,
+    "summarize": 200,
+    "condense": 200,
+    "choose": 50,
+}
+"""Of one answer, by skill, where nothing is known of the model. Most readings of a long text find nothing."""
+_OTHER_TOKENS_OUT = 150
+_GUESS_WEIGHT = 2
+"""How many answers the guess for a skill is worth beside those that were seen."""
 _TEMPLATE_TOKENS = 4
 """What a chat template usually puts around a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What a call to a model has taken so far, on average."""
+    """What calls to a model have taken so far, on average."""
 
-    tokens_out: float
-    seconds: float
+    by_skill: Mapping[str, tuple[float, int]]
+    """Tokens of an answer, and of how many answers that is known."""
+    tokens_out: float | None = None
+    """Of all answers together; None: there was none."""
+    seconds: float | None = None
+
+    def tokens_of(self, skill: str) -> float:
+        """Tokens of an answer, likely: those seen beside the guess, which for a skill without any is as far off as it
+        is for the others."""
+        seen, number = self.by_skill.get(skill, (0.0, 0))
+        guess = LIKELY_TOKENS_OUT.get(skill, _OTHER_TOKENS_OUT) * self._off
+        return (seen * number + guess * _GUESS_WEIGHT) / (number + _GUESS_WEIGHT)
+
+    @property
+    def _off(self) -> float:
+        """By what the guesses are off for this model: answers of some are short, others reason at length."""
+        guessed = sum(
+            LIKELY_TOKENS_OUT.get(skill, _OTHER_TOKENS_OUT) * number for skill, (_, number) in self.by_skill.items()
+        )
+        if guessed:
+            return sum(seen * number for seen, number in self.by_skill.values()) / guessed
+        return 1.0 if self.tokens_out is None else self.tokens_out / LIKELY_TOKENS_OUT["read"]
 
 
 class Stage:
     """A reader whose requests are recorded instead of being sent."""
 
-    def __init__(self, reader: PromptedReader, model: RehearsalModel, likely: Reader, pace: Pace | None = None) -> None:
+    def __init__(self, reader: PromptedReader, model: RehearsalModel, likely: Reader, pace: Pace) -> None:
         """`likely` reads what `reader` does not, since nothing is sent: its notes stand for the model's."""
         self._likely = likely
         self._reader = reader
@@ -61,8 +92,12 @@ class Stage:
         return tuple(self._model.requests)
 
     async def likely_note(self, passages: Sequence[Passage], question: str) -> Note:
-        """What may be noted on the passages."""
-        return (await self._likely.read_many(passages, question)).model_copy(update={"found": True})
+        """What may be noted on the passages, as if they were of use."""
+        return (await self.noted(passages, question)).model_copy(update={"found": True})
+
+    async def noted(self, passages: Sequence[Passage], question: str) -> Note:
+        """What is likely noted on the passages; not found where that is likely."""
+        return await self._likely.read_many(passages, question)
 
     async def answering(self, question: str, notes: Sequence[Note]) -> tuple[Request, ...]:
         """The request that would have the question answered from `notes`."""
@@ -71,14 +106,16 @@ class Stage:
             await self._reader.answer(question, notes)
         return tuple(self._model.requests)
 
-    def plan(self, requests: Requests, *, more_tokens_in: int = 0) -> Plan:
+    def plan(self, requests: Requests, *, more_tokens_in: int = 0, likely: Sequence[Request] | None = None) -> Plan:
         """Calls, tokens, money and time of `requests`: what is likely, and with `at_most` what cannot be passed.
 
-        `more_tokens_in` are those that prompts may have beyond `requests`, where notes are longer than is likely.
+        `likely` are those of them that are likely sent; if not given, all but the widening. `more_tokens_in` are those
+        that prompts may have beyond `requests`, where notes are longer than is likely.
         """
-        likely = (*requests.reading, *requests.answering)
+        first = (*requests.reading, *requests.answering)
+        likely = first if likely is None else likely
         answering_again = requests.answering if requests.widening else ()
-        all_of_them = (*likely, *requests.widening, *answering_again)
+        all_of_them = (*first, *requests.widening, *answering_again)
         usage = TokenUsage(
             tokens_in=sum(_likely_tokens(request) for request in likely),
             tokens_out=round(sum(self._likely_answer(request) for request in likely)),
@@ -91,7 +128,7 @@ class Stage:
         return replace(self._plan(len(likely), usage), requests=requests, at_most=at_most)
 
     def _likely_answer(self, request: Request) -> float:
-        return _SHARE_OF_OUTPUT * request.max_tokens if self._pace is None else self._pace.tokens_out
+        return min(request.max_tokens, self._pace.tokens_of(request.prompt.partition("/")[0]))
 
     def _plan(self, calls: int, usage: TokenUsage) -> Plan:
         return Plan(
@@ -99,7 +136,7 @@ class Stage:
             tokens_in=usage.tokens_in,
             tokens_out=usage.tokens_out,
             cost_usd=self._model.spec.cost_usd(usage),
-            seconds=None if self._pace is None else round(self._pace.seconds * calls, 1),
+            seconds=None if self._pace.seconds is None else round(self._pace.seconds * calls, 1),
         )
 
 

@@ -16,6 +16,7 @@ from lcdoc.documents import Document
 from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.events import PassagesFound, Progress
 from lcdoc.workflows.frame import GraphWorkflow
+from lcdoc.workflows.question_kinds import kind_of
 from lcdoc.workflows.session import Failure, Session
 from lcdoc.workflows.workflow import Plan, Requests
 
@@ -28,6 +29,8 @@ PASSAGES = 12
 WIDER = 48
 """Passages read when the best ones hold no answer, before saying that there is none."""
 _SECONDS_PER_PASSAGE = 0.04
+_SURE = 4.0
+"""Confidence of the offline reader from which on a model likely finds the answer in the same passages."""
 
 
 _Found = tuple[str, int, int, float | None]
@@ -87,16 +90,26 @@ class Retrieve(GraphWorkflow):
         )
 
     async def plan(self, question: str, documents: Sequence[Document], stage: Stage | None) -> Plan:
-        """Offline: no calls. With a model: those for the passages that are read first, and an answer."""
+        """Offline: no calls. With a model: those for the passages that are read first, and an answer.
+
+        What the offline reader makes of the passages tells whether more of them are likely read.
+        """
         if stage is None:
             return Plan(calls=0, tokens_in=0, tokens_out=0, cost_usd=0.0, seconds=_SECONDS_PER_PASSAGE * WIDER)
         passages, _ = await self.search.best(question, documents, WIDER)
+        first, more = passages[:PASSAGES], passages[PASSAGES:]
+        note = await stage.noted(first, question)
         requests = Requests(
-            reading=await stage.reading(passages[:PASSAGES], question),
-            answering=await stage.answering(question, [await stage.likely_note(passages[:PASSAGES], question)]),
-            widening=await stage.reading(passages[PASSAGES:], question),
+            reading=await stage.reading(first, question),
+            answering=await stage.answering(question, [note.model_copy(update={"found": True})]),
+            widening=await stage.reading(more, question),
         )
-        return stage.plan(requests)
+        # A count or a list is begun with whatever there is.
+        if (note.found and (note.confidence >= _SURE or kind_of(question) == "list")) or not more:
+            return stage.plan(requests)
+        noted = note.found or (await stage.noted(more, question)).found
+        likely = (*requests.reading, *requests.widening, *(requests.answering if noted else ()))
+        return stage.plan(requests, likely=likely)
 
 
 class _Steps:

@@ -10,7 +10,7 @@ from typing import TypedDict
 from langgraph.config import get_stream_writer
 
 from lcdoc.agents.models.errors import BudgetExceededError, ModelError
-from lcdoc.agents.notes import Claim, Draft, Note
+from lcdoc.agents.notes import UNQUOTED_ANSWER, Claim, Draft, Note
 from lcdoc.agents.reader import Passage, Reader
 from lcdoc.documents import Document, Span
 from lcdoc.memory import Library
@@ -193,7 +193,7 @@ class Session:
                 for document in self.documents.values()
             ),
             quotes_dropped=dropped,
-            warnings=(*dict.fromkeys(self.warnings), *dict.fromkeys(problems)),
+            warnings=(*dict.fromkeys((*self.warnings, *draft.warnings)), *dict.fromkeys(problems)),
             usage=self.run.usage(),
             run_id=self.run.id,
         )
@@ -216,10 +216,12 @@ async def _written(reader: Reader, question: str, notes: Sequence[Note]) -> Asyn
 
 
 def draft_of(notes: Sequence[Note]) -> Draft:
-    """What was noted, as an answer."""
+    """What was noted, as an answer; none where nothing of it has a quote."""
     claims = tuple(
         Claim(text=note.claim or note.quotes[0].text, citations=note.citations, confidence=note.confidence)
         for note in notes
         if note.claim or note.quotes
     )
+    if claims and not any(claim.citations for claim in claims):
+        return Draft(found=False, warnings=(UNQUOTED_ANSWER,))
     return Draft(found=bool(claims), claims=claims, confidence=max((note.confidence for note in notes), default=0.0))

@@ -6,6 +6,7 @@ Figures, dates, names, and yes or no are compared; whether a difference is a con
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
@@ -65,6 +66,10 @@ _YES, _NO = frozenset({"yes"}), frozenset({"no"})
 _YES_NO = _YES | _NO
 
 
+_Group = tuple[frozenset[str], list[tuple[str, Note]]]
+"""What is said, and the names and notes of those who say it."""
+
+
 class Side(BaseModel):
     """What some notes say, by the surest of them."""
 
@@ -89,17 +94,26 @@ class Side(BaseModel):
 def sides_of(question: str, notes: Sequence[tuple[str, Note]]) -> tuple[Side, ...]:
     """The sides that named notes take, the surest first; empty where no two exclude each other.
 
-    Only confident notes with checked quotes take a side, and only where the question asks for one figure, date or name,
-    or for yes or no, or where sentences say the same with other figures. This is code's guess at a conflict: whether
-    it is one is for `settle`.
+    A note whose own quotes exclude each other is on several sides, by one quote on each. Only confident notes with
+    checked quotes take a side, and only where the question asks for one figure, date or name, or for yes or no, or
+    where sentences say the same with other figures. This is code's guess at a conflict: whether it is one is for
+    `settle`.
     """
     asked = Question.of(question)
     sure = sorted(
         ((name, note) for name, note in notes if note.found and note.quotes and note.confidence >= CONFIDENT),
         key=lambda named: (-named[1].confidence, named[0]),
     )
-    groups: list[tuple[frozenset[str], list[tuple[str, Note]]]] = []
-    for name, note in sure:
+    groups = _groups(asked, [voice for name, note in sure for voice in _voices(asked, name, note)])
+    if len(groups) < 2:
+        return ()
+    return tuple(_side(values, members) for values, members in groups)
+
+
+def _groups(asked: Question, voices: Sequence[tuple[str, Note]]) -> list[_Group]:
+    """What is said, each time by whoever says nothing that excludes the first of them."""
+    groups: list[_Group] = []
+    for name, note in voices:
         values = _values(asked, note)
         if not values or not _is_about(asked, note):
             continue
@@ -108,16 +122,42 @@ def sides_of(question: str, notes: Sequence[tuple[str, Note]]) -> tuple[Side, ..
             groups.append((values, [(name, note)]))
         else:
             same[1].append((name, note))
-    if len(groups) < 2:
-        return ()
-    return tuple(_side(values, members) for values, members in groups)
+    return groups
+
+
+def _voices(asked: Question, name: str, note: Note) -> list[tuple[str, Note]]:
+    """A note as what each of its quotes says, where these exclude each other or none shows its claim; else as it is.
+
+    A quote says its own claim, or itself where that is the conclusion from several. Where yes or no is asked, a quote
+    does not answer: "not" in it may deny anything.
+    """
+    if not _YES_OR_NO.match(asked.text):
+        values = _values(asked, note)
+        misread = bool(values) and not any(_shows(citation, values) for citation in note.citations)
+        claims = Counter([note.claim, *(quote.claim for quote in note.quotes)])
+        voices = [
+            (
+                name,
+                note.model_copy(
+                    update={
+                        "quotes": (quote,),
+                        "claim": quote.claim if quote.claim and claims[quote.claim] == 1 else quote.citation.quote,
+                        "confidence": quote.confidence or note.confidence,
+                    }
+                ),
+            )
+            for quote in note.quotes
+        ]
+        if misread or len(_groups(asked, voices)) > 1:
+            return voices
+    return [(name, note)]
 
 
 def _side(values: frozenset[str], members: Sequence[tuple[str, Note]]) -> Side:
     _, surest = members[0]
     showing = [quote.citation for quote in surest.quotes if _shows(quote.citation, values)]
     return Side(
-        names=tuple(name for name, _ in members),
+        names=tuple(dict.fromkeys(name for name, _ in members)),
         claim=_claim(surest),
         citations=tuple(showing) or surest.citations[:1],
         confidence=surest.confidence,
@@ -208,9 +248,6 @@ def _shows(citation: Citation, values: frozenset[str]) -> bool:
     """Whether a quote has some of the figures or names; for yes and no every quote counts."""
     text = citation.quote
     return values <= _YES_NO or not values.isdisjoint({*figures_in(text), *stems_of(text), *tokens_of(text)})
-
-
-_Group = tuple[frozenset[str], list[tuple[str, Note]]]
 
 
 def _exclude(asked: Question, group: _Group, other: _Group) -> bool:

@@ -8,17 +8,35 @@ waits for the one before; where a small model chooses badly, `tree` is surer.
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from lcdoc.agents.models.errors import ModelError
+from lcdoc.agents.models.model import Request
 from lcdoc.agents.notes import Choice
+from lcdoc.agents.reader import Passage, Reader
+from lcdoc.documents import Document
 from lcdoc.workflows.events import Stepped
 from lcdoc.workflows.session import Failure, Session
 from lcdoc.workflows.tree import Tree
-from lcdoc.workflows.tree_building import BuildingState, SummaryTree, TreeBuilding, add_building
+from lcdoc.workflows.tree_building import (
+    BuildingState,
+    SummaryTree,
+    TreeBuilding,
+    add_building,
+    building_requests,
+    leaf_tokens_for,
+    likely_points,
+    tree_of,
+)
+from lcdoc.workflows.tree_leads import found_leaves
+from lcdoc.workflows.workflow import Plan, Requests
 
 if TYPE_CHECKING:
     from langgraph.graph import StateGraph
+
+    from lcdoc.workflows.rehearsal import Stage
 
 MOST_STEPS = 40
 MOST_LEAVES = 8
@@ -27,6 +45,8 @@ MOST_INVALID = 3
 """Choices that were none, before the walk is given up."""
 ENOUGH = 4.0
 """Confidence of a note at which nothing more is looked for."""
+_HITS = 24
+"""Passages searched for the plan; the leaves they lie in are where the walk likely goes."""
 _REMEMBERED = 8
 """Texts of working memory, the latest; a reader shortens them to what its window takes."""
 
@@ -68,6 +88,79 @@ class TreeWalk(Tree):
         graph.add_conditional_edges("step", walk.further, ["step", "answer"])
         graph.add_edge("answer", END)
         return graph
+
+    async def plan(self, question: str, documents: Sequence[Document], stage: Stage | None) -> Plan:
+        """The summaries that are not there yet, the choices and leaves of a walk to the leaves that the search finds
+        best, until the offline reader is sure of one, and an answer. At most: every step and leaf that is admitted."""
+        if stage is None:
+            return await super().plan(question, documents, stage)
+        leaf_tokens = leaf_tokens_for(stage.reader)
+        trees = [tree_of(one, self.library, stage.reader, leaf_tokens=leaf_tokens) for one in documents]
+        trees = [tree for tree in trees if tree.shape.nodes]
+        building = await building_requests(trees, stage)
+        best, _ = await self.search.best(question, documents, _HITS)
+        for tree in trees:
+            for number in tree.missing():
+                tree.points[number] = likely_points(tree, tree.shape.nodes[number])
+        index = {tree.document.id: number for number, tree in enumerate(trees)}
+        leaves = [(index[document_id], number) for document_id, number in found_leaves(trees, best, question)]
+        choices, reading = await _likely_walk(trees, leaves, question, stage)
+        note = await stage.likely_note(best[:MOST_LEAVES], question)
+        requests = Requests(
+            reading=(*building, *choices, *reading),
+            answering=await stage.answering(question, [note]),
+            widening=(
+                *choices[:1] * (MOST_STEPS - MOST_LEAVES - len(choices)),
+                *reading[:1] * (MOST_LEAVES - len(reading)),
+            ),
+        )
+        # The options of other nodes may be longer, and what is carried along, too.
+        return stage.plan(requests, more_tokens_in=stage.reader.room(question) * (MOST_STEPS + 1))
+
+
+async def _likely_walk(
+    trees: list[SummaryTree], leaves: list[_Node], question: str, stage: Stage
+) -> tuple[list[Request], list[Request]]:
+    """The choices and the readings of a walk that goes for `leaves`, the first one first."""
+    choices: list[Request] = []
+    readings: list[Request] = []
+    path, closed, read, steps = [_START], set[_Node](), 0, 0
+    while path and steps < MOST_STEPS and read < MOST_LEAVES:
+        here, steps = path[-1], steps + 1
+        if here != _START and trees[here[0]].shape.nodes[here[1]].is_leaf:
+            passage = trees[here[0]].passage(trees[here[0]].shape.nodes[here[1]])
+            readings += await stage.sent(partial(_reading, passage, question))
+            read += 1
+            note = await stage.noted([passage], question)
+            if note.found and note.confidence >= ENOUGH:
+                break
+            closed.add(path.pop())
+            continue
+        options = [child for child in _children(trees, here) if child not in closed]
+        if not options:
+            closed.add(path.pop())
+            continue
+        wanted = next(
+            (leaf for leaf in leaves if leaf not in closed and any(_is_under(trees, leaf, o) for o in options)), None
+        )
+        ahead = [option for option in options if wanted is not None and _is_under(trees, wanted, option)]
+        if len(options) > 1:
+            trail = [_option(trees, node) for node in path if node != _START]
+            choices += await stage.sent(partial(_choosing, question, [_option(trees, o) for o in options], trail))
+        path.append((ahead or options)[0])
+    return choices, readings
+
+
+def _is_under(trees: list[SummaryTree], leaf: _Node, node: _Node) -> bool:
+    return leaf[0] == node[0] and any(one.number == leaf[1] for one in trees[node[0]].shape.leaves_under(node[1]))
+
+
+async def _choosing(question: str, options: list[str], trail: list[str], reader: Reader) -> object:
+    return await reader.choose(question, options, trail)
+
+
+async def _reading(passage: Passage, question: str, reader: Reader) -> object:
+    return await reader.read(passage, question)
 
 
 class _Walk:

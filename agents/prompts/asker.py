@@ -16,6 +16,7 @@ from lcdoc.agents.models.model import ChatModel, OnText, Parsed, Profile, Reques
 from lcdoc.agents.packing import cut_passage, halves, packed
 from lcdoc.agents.prompts.blocks import Blocks
 from lcdoc.agents.prompts.fence import neutral
+from lcdoc.agents.prompts.kept import Kept
 from lcdoc.agents.prompts.templates import Skill, prompt
 from lcdoc.agents.reader import Passage
 
@@ -41,6 +42,8 @@ _SCHEMA_SLACK_TOKENS = 64
 """Beside the schema itself, which servers put into the prompt in one way or another."""
 _BLOCK_TOKENS = 4
 """Between two blocks."""
+_MOST_CHARACTERS = 16_000_000
+"""Of the blocks whose tokens are remembered."""
 _SHRINK = 0.75
 """How much smaller the window is taken to be than a request that did not fit, where the server does not say."""
 
@@ -58,6 +61,7 @@ class Asker:
         self._blocks = blocks
         self._window_tokens = model.spec.context_window
         self._schema_tokens: dict[type[BaseModel], int] = {}
+        self._passage_sizes: Kept[str, int] = Kept(_MOST_CHARACTERS)
 
     @property
     def name(self) -> str:
@@ -77,6 +81,10 @@ class Asker:
     def passages(self, pack: Sequence[Passage]) -> str:
         """The blocks of some passages."""
         return "\n\n".join(map(self._blocks.passage, pack))
+
+    def passages_tokens(self, pack: Sequence[Passage]) -> int:
+        """Tokens of the blocks of some passages, about."""
+        return sum(map(self._passage_tokens, pack))
 
     async def ask(self, skill: Skill, schema: type[Parsed], fields: Fields, *, on_text: OnText | None = None) -> Parsed:
         """The model's answer. Raises ModelError.
@@ -160,11 +168,27 @@ class Asker:
         items: Sequence[Item],
         fixed: Fields,
         block: Callable[[Item], str],
+        *,
+        shared: Callable[[Item], Mapping[str, str]] = lambda _: {},
     ) -> list[list[Item]]:
-        """`items` in as few runs as fit, each shown as `block` makes it; one too long by itself is a run."""
+        """`items` in as few runs as fit, each shown as `block` makes it; one too long by itself is a run.
+
+        `shared` are blocks that an item needs beside its own, by name; a run has each of them once.
+        """
         room = self.room(skill, schema, fixed)
-        sizes = [min(room, self._model.count_tokens(block(item)) + _BLOCK_TOKENS) for item in items]
-        return packed(items, sizes, room)
+        sizes: list[int] = []
+        beside: list[dict[str, int]] = []
+        counted: dict[str, int] = {}
+        for item in items:
+            sizes.append(min(room, self._model.count_tokens(block(item)) + _BLOCK_TOKENS))
+            left = room - sizes[-1]
+            beside.append({})
+            for name, text in shared(item).items():
+                if name not in counted:
+                    counted[name] = self._model.count_tokens(text) + _BLOCK_TOKENS
+                beside[-1][name] = min(left, counted[name])
+                left -= beside[-1][name]
+        return packed(items, sizes, room, beside)
 
     def request(self, skill: Skill, schema: type[BaseModel], fields: Fields) -> Request:
         """What `ask` sends."""
@@ -205,7 +229,9 @@ class Asker:
             self._window_tokens = smaller
 
     def _passage_tokens(self, passage: Passage) -> int:
-        return self._model.count_tokens(self._blocks.passage(passage)) + _BLOCK_TOKENS
+        block = self._blocks.passage(passage)
+        tokens = self._passage_sizes.get(block, lambda: self._model.count_tokens(block), characters=len(block))
+        return tokens + _BLOCK_TOKENS
 
 
 async def all_of(tasks: Sequence[Awaitable[Result]]) -> list[Result]:

@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
-from lcdoc.agents.notes import Claim, Note, same_evidence
+from lcdoc.agents.notes import Claim, Note
+from lcdoc.agents.prompts.evidence import Evidence, conclusions
 from lcdoc.agents.prompts.fence import Fence
+from lcdoc.agents.prompts.kept import Kept
 from lcdoc.agents.quotes import Citation
 from lcdoc.agents.reader import Passage
 
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """A checked quote with what was concluded from it; or, without a citation, a mere remark."""
-
-    claim: str
-    confidence: float
-    citation: Citation | None = None
-
-
-def evidence_of(notes: Sequence[Note]) -> list[Evidence]:
-    """The quotes of all notes, each once, in the notes' order; and what notes conclude beyond their single quotes."""
-    found: list[Evidence] = []
-    for note in notes:
-        if not note.found:
-            continue
-        beyond = note.claim
-        for quote in note.quotes:
-            concluded = quote.claim or note.claim
-            beyond = beyond.replace(concluded, "") if concluded else beyond
-            if not any(one.citation and same_evidence(quote.citation, one.citation) for one in found):
-                found.append(Evidence(concluded, quote.confidence, quote.citation))
-        if beyond.strip():
-            found.append(Evidence(beyond.strip(), note.confidence))
-    return found
+_MOST_CHARACTERS = 16_000_000
+"""Of the blocks of passages that are kept: a passage is shown to one call, and counted before."""
 
 
 class Blocks:
@@ -43,13 +21,18 @@ class Blocks:
     def __init__(self, fence: Fence) -> None:
         self._fence = fence
         self._names: dict[str, str] = {}
+        self._passages: Kept[tuple[object, ...], str] = Kept(_MOST_CHARACTERS)
 
     def passage(self, passage: Passage) -> str:
         """A passage under the name of its document and the titles of its sections."""
         document = passage.document
         self._names[document.id] = document.name
         header = {"document": document.name, "section": " > ".join(passage.heading_path)}
-        return self._fence.wrap(passage.text, header)
+        return self._passages.get(
+            (document.id, document.name, passage.span, passage.heading_path),
+            lambda: self._fence.wrap(passage.text, header),
+            characters=len(passage.span),
+        )
 
     def carried(self, note: Note | None) -> str:
         """The notes so far; empty where there are none."""
@@ -60,23 +43,31 @@ class Blocks:
             {"notes so far": "what earlier parts of the documents say"},
         )
 
-    def evidence(self, evidence: Iterable[Evidence]) -> str:
-        """Numbered quotes, each with its place, what was concluded from it and how surely; remarks have no number."""
+    def evidence(self, evidence: Sequence[Evidence]) -> str:
+        """Numbered quotes, each with its place and how sure its reader was; conclusions and remarks have no number.
+
+        A conclusion stands whole, and once, behind the last of the quotes that it names.
+        """
         blocks: list[str] = []
         number = 0
+        concluded = conclusions(evidence)
         for one in evidence:
             if one.citation is None:
                 blocks.append(self._fence.wrap(one.claim, {"remark": "has no quote of its own"}))
                 continue
             number += 1
-            header = {
-                "evidence": str(number),
-                **self._place(one.citation),
-                "confidence": f"{one.confidence:g} of 5",
-                "concluded": one.claim,
-            }
+            header = {"evidence": str(number), **self._place(one.citation), "confidence": f"{one.confidence:g} of 5"}
             blocks.append(self._fence.wrap(f'quote: "{one.citation.quote}"', header))
+            blocks += [
+                self.conclusion(claim, concluded[claim])
+                for claim in one.claims
+                if claim in concluded and concluded[claim][-1] == number
+            ]
         return "\n\n".join(blocks)
+
+    def conclusion(self, claim: str, numbers: Sequence[int]) -> str:
+        """What was concluded from the quotes of these numbers."""
+        return self._fence.wrap(claim, {"concluded from evidence": ", ".join(map(str, numbers))})
 
     def claims(self, claims: Sequence[Claim]) -> str:
         """Numbered claims, each with its quotes."""

@@ -17,7 +17,7 @@ from lcdoc.agents.models.memos import ForgetfulMemos
 from lcdoc.agents.models.model import ModelSpec, Profile, Server
 from lcdoc.agents.models.openai_client import OpenAIModel
 from lcdoc.agents.models.structured import StructuredModel
-from lcdoc.agents.notes import Claim, Note, checked_note
+from lcdoc.agents.notes import UNQUOTED_ANSWER, Claim, Note, checked_note
 from lcdoc.agents.prompted_reader import PromptedReader
 from lcdoc.agents.prompts.fence import Fence, neutral, one_line, restored
 from lcdoc.agents.prompts.templates import SKILLS, prompt
@@ -197,9 +197,9 @@ def test_an_attempt_in_the_text_stays_data(desk: Desk, name: str) -> None:
             assert "PWNED by the admin" not in citation.quote
             assert URL not in citation.quote
     note, _, draft, summary, choice, judgement, direct = asked.results
-    assert (draft.claims[0].support, draft.claims[0].confidence) == ("unsupported", 1)
+    assert (draft.found, draft.claims, draft.warnings) == (False, (), (UNQUOTED_ANSWER,))
     assert note.dropped == 3
-    assert (direct.claims[0].support, direct.claims[0].confidence, direct.dropped) == ("unsupported", 1, 2)
+    assert (direct.found, direct.claims, direct.warnings, direct.dropped) == (False, (), (UNQUOTED_ANSWER,), 2)
     assert all(not point.citations for point in summary.points)
     assert choice.option is None
     assert judgement.best in {0, 1}

@@ -78,3 +78,34 @@ def test_halves_part_between_passages_then_sentences_then_words() -> None:
 def test_text_is_shortened_at_a_word() -> None:
     assert shortened("one two three", 3, words) == "one two three"
     assert shortened("one two three four five", 3, words) == "one two…"
+
+
+def test_what_items_share_counts_once_for_a_run() -> None:
+    items, sizes = ["a", "b", "c", "d"], [2, 2, 2, 2]
+    claim = {"claim": 4}
+    assert packed(items, sizes, 10, [claim, claim, claim, {}]) == [["a", "b"], ["c", "d"]]
+    assert packed(items, sizes, 12, [claim, claim, claim, {}]) == [items]
+    assert packed(items, sizes, 8, [claim, claim, claim, claim]) == [["a", "b"], ["c", "d"]]
+    assert packed(items, sizes, 12, [claim, {"other": 4}, claim, {"other": 4}]) == [["a", "b"], ["c", "d"]]
+    with pytest.raises(ValueError, match="6 tokens does not fit into 5"):
+        packed(items, sizes, 5, [claim] * 4)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 20), st.dictionaries(st.sampled_from("xyz"), st.integers(0, 5), max_size=2)),
+        min_size=1,
+        max_size=30,
+    ),
+    st.integers(30, 60),
+)
+def test_runs_with_what_they_share_fit_and_stay(drawn: list[tuple[int, dict[str, int]]], room: int) -> None:
+    sizes = [size for size, _ in drawn]
+    # A thing has one size, whoever needs it.
+    shared = [dict.fromkeys(names, 5) for _, names in drawn]
+    runs = packed(range(len(drawn)), sizes, room, shared)
+    assert [index for run in runs for index in run] == list(range(len(drawn)))
+    for run in runs:
+        needed = set().union(*(shared[index] for index in run))
+        assert sum(sizes[index] for index in run) + 5 * len(needed) <= room
+        assert packed(run, [sizes[i] for i in run], room, [shared[i] for i in run]) == [run]

@@ -17,7 +17,7 @@ from lcdoc.agents.models.memos import ForgetfulMemos
 from lcdoc.agents.models.model import ModelSpec, Profile, Server
 from lcdoc.agents.models.openai_client import OpenAIModel
 from lcdoc.agents.models.structured import StructuredModel
-from lcdoc.agents.notes import Claim, Note, checked_note
+from lcdoc.agents.notes import UNQUOTED_ANSWER, Claim, Note, checked_note
 from lcdoc.agents.offline_reader import OfflineReader
 from lcdoc.agents.prompted_reader import UNQUOTED_CONFIDENCE, PromptedReader
 from lcdoc.agents.reader import Passage, Reader
@@ -379,9 +379,16 @@ def test_merging_keeps_the_numbered_evidence(server: ChatServer) -> None:
     assert (note.claim, note.confidence, note.dropped) == ("Both.", 3, 1)
     blocks, _ = blocks_of(sent(server))
     assert [block.header for block in blocks] == [
-        {"evidence": "1", "page": "1", "confidence": "4 of 5", "concluded": "He died in May."},
-        {"evidence": "2", "page": "1", "confidence": "3 of 5", "concluded": "She reigned."},
+        {"evidence": "1", "page": "1", "confidence": "4 of 5"},
+        {"concluded from evidence": "1"},
+        {"evidence": "2", "page": "1", "confidence": "3 of 5"},
+        {"concluded from evidence": "2"},
         {"remark": "has no quote of its own"},
+    ]
+    assert [block.text for block in blocks if "evidence" not in block.header] == [
+        "He died in May.",
+        "She reigned.",
+        "Perhaps he fell.",
     ]
 
 
@@ -423,6 +430,96 @@ def test_more_evidence_than_the_window_takes_is_merged_first(server: ChatServer)
     )
 
 
+def many_quotes(count: int, claim: str, confidence: float = 3) -> Note:
+    """One note of many quotes, as a chain carries it to its end."""
+    document = document_of(long_story(count))
+    quotes = [f"{part}." for part in document.text.removesuffix(".").split(". ")]
+    return checked_note([(document, Span(0, 9))], found=True, quotes=quotes, claim=claim, confidence=confidence)
+
+
+def test_what_was_concluded_from_many_quotes_is_shown_once_and_whole(server: ChatServer) -> None:
+    claim = " ".join(f"On day {day} it left, which nobody had foreseen at all." for day in range(100, 130))
+    server.default = answering(answer={"found": True, "claims": [{"text": "It left.", "evidence": [16]}]})
+    draft = with_reader(server, lambda reader: reader.answer("When?", [many_quotes(16, claim)]), window=8_192)
+    blocks, outside = blocks_of(sent(server))
+    assert [block.header.get("evidence") for block in blocks] == [*map(str, range(1, 17)), None]
+    assert blocks[-1].header == {"concluded from evidence": ", ".join(map(str, range(1, 17)))}
+    assert blocks[-1].text == claim
+    assert sent(server).count("nobody had foreseen") == 30
+    assert draft.claims[0].citations[0].quote.startswith("On day 16 ")
+    assert "nobody" not in outside
+    # Evidence that is added behind leaves what stands before as it is.
+    with_reader(server, lambda reader: reader.answer("When?", [many_quotes(16, claim), three_notes()[0]]), window=8_192)
+    assert sent(server).startswith(sent(server, 0).partition("\n\n<question>")[0])
+
+
+def test_two_conclusions_from_one_quote_are_both_shown(server: ChatServer) -> None:
+    first = three_notes()[0]
+    other = first.model_copy(update={"claim": "He died in spring."})
+    server.default = answering(answer={"found": False})
+    with_reader(server, lambda reader: reader.answer("When?", [first, other]))
+    assert [block.text for block in blocks_of(sent(server))[0][1:]] == ["He died in May.", "He died in spring."]
+
+
+def test_what_only_repeats_its_quote_is_not_shown_again(server: ChatServer) -> None:
+    note = three_notes()[0].model_copy(update={"claim": "The king died in May."})
+    server.default = answering(answer={"found": False})
+    with_reader(server, lambda reader: reader.answer("When?", [note]))
+    assert len(blocks_of(sent(server))[0]) == 1
+
+
+def test_a_claim_longer_than_the_window_does_not_crowd_out_the_quotes(server: ChatServer) -> None:
+    server.default = answering(answer={"found": True, "claims": [{"text": "It left.", "evidence": [8]}]})
+    note = many_quotes(8, "The boat left, they say. " * 2_000)
+    draft = with_reader(server, lambda reader: reader.answer("When?", [note]), window=4_096)
+    assert draft.claims[0].support == "quoted"
+    (request,) = server.requests
+    *quotes, conclusion = blocks_of(sent(server))[0]
+    assert len(quotes) == 8
+    assert conclusion.text.endswith("…")
+    assert tokens_sent(server)[0] + request.body["max_tokens"] < 4_096
+
+
+def keeping_all(honest: Truthful) -> Callable[[Recorded], Behaviour]:
+    """Merges keep all of the evidence."""
+
+    def choose(recorded: Recorded) -> Behaviour:
+        known = skill_of(recorded.body["messages"][0]["content"])
+        if not known or known[0] != "merge":
+            return honest(recorded)
+        merging = {"found": True, "keep": list(range(1, 100)), "claim": "It left.", "confidence": 3}
+        return Reply(json.dumps(merging))
+
+    return choose
+
+
+def test_conclusions_are_left_out_before_quotes(server: ChatServer) -> None:
+    server.default = keeping_all(Truthful(recall=0.1))
+    notes = [
+        note.model_copy(update={"claim": f"{note.claim} {'It left as it always had. ' * 20}"})
+        for note in many_notes(12)
+    ]
+    draft = with_reader(server, lambda reader: reader.answer("When did the boat leave?", notes), window=4_096)
+    assert (draft.found, draft.warnings) == (True, ())
+    answered, _ = blocks_of(sent(server))
+    assert sum("evidence" in block.header for block in answered) == 12
+
+
+def test_evidence_that_is_left_out_is_told(server: ChatServer) -> None:
+    server.default = keeping_all(Truthful(recall=0.1))
+    sentences = [f"{number} times the boat left, {'and so on, ' * 60}day by day." for number in range(10, 30)]
+    document = document_of(" ".join(sentences))
+    notes = [
+        checked_note([(document, Span(0, 9))], found=True, quotes=[sentence], claim=f"Number {number}.", confidence=3)
+        for number, sentence in enumerate(sentences)
+    ]
+    draft = with_reader(server, lambda reader: reader.answer("Which boat left day by day?", notes), window=4_096)
+    assert draft.found
+    assert draft.claims[0].support == "quoted"
+    assert len(set(draft.warnings)) == 1
+    assert "weaker half" in draft.warnings[0]
+
+
 def test_evidence_that_merging_finds_beside_the_point_is_no_answer(server: ChatServer) -> None:
     server.default = answering(merge={"found": False})
     draft = with_reader(server, lambda reader: reader.answer("Who?", many_notes(120)), window=4_096)
@@ -434,6 +531,7 @@ def test_evidence_that_overflows_is_merged_in_smaller_parts(server: ChatServer) 
     server.default = overflowing(9_000, lambda size: "The prompt is too long.")
     draft = with_reader(server, lambda reader: reader.answer(question, many_notes(120)))
     assert draft.claims[0].text == "On day 77 the boat left Brackwater at 5 hours."
+    assert draft.warnings == ()
     assert len(server.requests) < 40
 
 
@@ -463,6 +561,23 @@ def test_figures_that_no_quote_has_are_marked_and_trusted_less(server: ChatServe
     draft = answer(server, {"found": True, "claims": claims}, "What happened in 1066?")
     assert draft.claims[0].unquoted_figures == ("1912",)
     assert draft.claims[0].confidence == 2
+
+
+def test_claims_of_which_none_has_a_quote_are_no_answer(server: ChatServer) -> None:
+    pieces: list[str] = []
+    claims = [{"text": "She was kind.", "evidence": []}, {"text": "He fell.", "evidence": [9]}]
+    server.default = answering(
+        answer={"found": True, "claims": claims},
+        direct={"found": True, "claims": [{"quotes": ["She was kind."], "text": "She was kind.", "confidence": 5}]},
+    )
+    draft = with_reader(server, lambda reader: reader.answer("Who?", three_notes(), on_text=pieces.append))
+    assert (draft.found, draft.claims, draft.confidence) == (False, (), 0)
+    assert draft.warnings == (UNQUOTED_ANSWER,)
+    # What was shown while it was written is void.
+    assert "She was kind." in "".join(pieces)
+    assert pieces[-1] == ""
+    direct = with_reader(server, lambda reader: reader.answer_from([passage_of(STORY)], "Who?"))
+    assert (direct.found, direct.claims, direct.warnings, direct.dropped) == (False, (), (UNQUOTED_ANSWER,), 1)
 
 
 @pytest.mark.parametrize("given", [{"found": False, "claims": [{"text": "He.", "evidence": [1]}]}, {"found": True}])

@@ -14,6 +14,7 @@ from lcdoc.tests.servers.chat_server import ChatServer
 from lcdoc.tests.servers.truthful import Truthful
 
 QUESTION = "How many passengers does the ferry Otterling carry?"
+LOOK_UP = ("--workflow", "retrieve")
 ANSWER = "The ferry Otterling carries ninety passengers and six carts."
 
 
@@ -36,7 +37,7 @@ def cut_off(environment: dict[str, str], story: Path, server: ChatServer) -> Cal
     def ask(number: int) -> tuple[int, str, str]:
         honest = server.default
         server.default = lambda recorded: Hang() if len(server.requests) > 1 else honest(recorded)
-        command = [sys.executable, "-m", "lcdoc", "ask", str(story), QUESTION, "--model", "honest"]
+        command = [sys.executable, "-m", "lcdoc", "ask", str(story), QUESTION, *LOOK_UP, "--model", "honest"]
         process = subprocess.Popen(
             command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=story.parent
         )
@@ -81,15 +82,15 @@ def test_asking_again_after_a_crash_goes_on(lcdoc, cut_off, environment, server,
     assert code == -signal.SIGKILL
     assert run_of(environment).status == "died"
     seen = len(server.requests)
-    again = lcdoc("ask", story, QUESTION, "--model", "honest")
+    again = lcdoc("ask", story, QUESTION, *LOOK_UP, "--model", "honest")
     assert ANSWER in again.stdout, again.stderr
     assert f"going on with run {run_of(environment).id}: 1 note kept" in again.stderr
     assert len(server.requests) == seen + 1
-    assert "going on" not in lcdoc("ask", story, QUESTION, "--model", "honest").stderr
+    assert "going on" not in lcdoc("ask", story, QUESTION, *LOOK_UP, "--model", "honest").stderr
 
 
 def test_a_capped_run_is_completed_with_a_higher_cap(lcdoc, environment, server, story):
-    capped = lcdoc("ask", story, QUESTION, "--model", "honest", "--max-calls", "1")
+    capped = lcdoc("ask", story, QUESTION, *LOOK_UP, "--model", "honest", "--max-calls", "1")
     assert "cap of 1 call" in capped.stderr
     run = run_of(environment)
     assert run.status == "partial"

@@ -57,6 +57,15 @@ def test_an_answer_comes_back_as_it_was(library):
     assert library.verify() == []
 
 
+def test_the_pace_of_a_model_is_by_skill(library):
+    for key, prompt, tokens in (("a", "read/large/1", 30), ("b", "read/small/2", 90), ("c", "answer/large/1", 200)):
+        put(library, key, replace(CALL, prompt=prompt, tokens_out=tokens))
+    put(library, "d", replace(CALL, model="another", prompt="read/large/1", tokens_out=5_000))
+    put(library, "e", replace(CALL, base_url="http://elsewhere/v1", prompt="read/large/1", tokens_out=5_000))
+    assert library.calls.pace(CALL.base_url, CALL.model) == {"read": (60.0, 2), "answer": (200.0, 1)}
+    assert library.calls.pace(CALL.base_url, "nobody") == {}
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.text(st.characters(codec=None)), st.text())
 def test_any_text_is_kept(tmp_path_factory, text, reasoning):

@@ -6,7 +6,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lcdoc.documents import Span
@@ -279,6 +279,7 @@ def test_a_part_is_split_as_if_it_stood_alone(text: str, data: st.DataObject) ->
 
 
 @settings(deadline=None)
+@example([".。.", "0"])
 @given(st.lists(TEXTS.filter(lambda text: text.strip()), min_size=1, max_size=4))
 def test_blank_lines_always_end_sentences(paragraphs: list[str]) -> None:
     text = "\n\n".join(paragraph.strip() for paragraph in paragraphs)
@@ -342,7 +343,7 @@ def test_time_is_linear(piece: str) -> None:
         return min(taken)
 
     # Quadratic would be 100 times as long for ten times the text; leave room for a busy machine.
-    assert seconds(300_000) < 40 * max(seconds(30_000), 0.002)
+    assert seconds(300_000) < 70 * max(seconds(30_000), 0.002)
 
 
 def test_a_megabyte_without_any_end_is_one_sentence() -> None:

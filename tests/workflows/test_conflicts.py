@@ -11,7 +11,7 @@ import pytest
 from lcdoc.agents.notes import Note, checked_note
 from lcdoc.documents import Document, Page, Source, Span
 from lcdoc.tests.servers.chat_server import Status
-from lcdoc.tests.workflows.reading_desk import Desk, Lister, book, desk_for
+from lcdoc.tests.workflows.reading_desk import Desk, Lister, book, desk_for, page_of
 from lcdoc.workflows import events
 from lcdoc.workflows.conflicts import MAX_REREADINGS, Settlement
 from lcdoc.workflows.map_reduce import MapReduce
@@ -136,7 +136,80 @@ def test_what_fell_is_taken_out_of_a_note() -> None:
     assert not without(note_of(FALSE), frozenset({"37"})).found
 
 
+CHRONICLE = f"{TRUE} Rain fell. {FALSE} It was built of granite."
+
+
+def note_with(*quotes: str, claim: str, confidence: float = 5) -> Note:
+    document = Document.create(CHRONICLE, (Page(1, "1", 0, len(CHRONICLE)),), (), SOURCE)
+    place = [(document, Span(0, len(CHRONICLE)))]
+    return checked_note(place, found=True, quotes=quotes, claim=claim, confidence=confidence)
+
+
+def test_quotes_of_one_note_that_exclude_each_other_are_sides() -> None:
+    note = note_with(TRUE, FALSE, "It was built of granite.", claim=f"{TRUE} {FALSE}")
+    found = sides_of(QUESTION, [("read/0", note)])
+    assert [(side.names, side.claim, side.values) for side in found] == [
+        (("read/0",), TRUE, frozenset({"41"})),
+        (("read/0",), FALSE, frozenset({"37"})),
+    ]
+    joined = sides_of(QUESTION, [("read/0", note), ("read/1", note_of(FALSE))])
+    assert [side.names for side in joined] == [("read/0",), ("read/0", "read/1")]
+
+
+def test_a_quote_says_its_own_claim_where_it_has_one() -> None:
+    note = note_with(TRUE, FALSE, claim="Two heights.")
+    claims = ["Wick lighthouse: height 41 metres.", "Wick lighthouse: height 37 metres."]
+    own = tuple(quote.model_copy(update={"claim": claim}) for quote, claim in zip(note.quotes, claims, strict=True))
+    found = sides_of(QUESTION, [("read/0", note.model_copy(update={"quotes": own}))])
+    assert [side.claim for side in found] == claims
+
+
+def test_quotes_that_agree_leave_a_note_whole() -> None:
+    note = note_with(TRUE, "It was built of granite.", claim=f"{TRUE} It was built of granite.")
+    assert sides_of(QUESTION, [("read/0", note)]) == ()
+    (first, second) = sides_of(QUESTION, [("read/0", note), ("read/1", note_of(FALSE))])
+    assert first.claim == note.claim
+    assert second.names == ("read/1",)
+
+
+def test_a_note_that_misreads_its_quote_is_on_the_side_of_the_quote() -> None:
+    misread = note_with(FALSE, claim="The height of the Wick lighthouse is 73 metres.")
+    found = sides_of(QUESTION, [("read/0", misread), ("read/1", note_of(TRUE, confidence=4))])
+    assert [(side.claim, side.values) for side in found] == [(FALSE, frozenset({"37"})), (TRUE, frozenset({"41"}))]
+
+
+def test_all_that_fell_of_a_note_is_taken_out() -> None:
+    sides = tuple(
+        Side(names=("read/0",), claim="c", citations=note_of(TRUE).citations, confidence=5, values=frozenset({value}))
+        for value in ("41", "37", "38")
+    )
+    settlement = Settlement(sides=sides, standing=("stands", "falls", "falls"))
+    assert settlement.fallen() == {"read/0": frozenset({"37", "38"})}
+
+
 # Settling
+
+
+class Chronicler(Judge):
+    """Quotes both heights where both stand, and concludes from both."""
+
+    def _read(self, blocks: Any, question: str, chance: Any) -> dict[str, Any]:
+        quotes = [fact for fact in (TRUE, FALSE) if any(fact in block.text for block in blocks)]
+        return {"found": bool(quotes), "quotes": quotes, "claim": " ".join(quotes), "rationale": "", "confidence": 5}
+
+
+def test_both_sides_in_one_piece_are_settled(desk: Desk) -> None:
+    desk.server.default = Chronicler(favour="41")
+    answer = desk.ask(desk.documents(page_of(1, TRUE, "The rain fell for a week.", FALSE, lines=12)), QUESTION)
+    assert len(desk.asked_for("judge")) == 1
+    assert len(desk.asked_for("read")) == 1
+    first, against = answer.claims
+    assert first.citations[0].quote == TRUE
+    assert against.text == f"Contradicted elsewhere in the text: {FALSE}"
+    assert against.confidence <= 1
+    assert "the text disagrees" in answer.warnings[0]
+    (asked,) = desk.asked_for("answer")
+    assert "37 metres" not in asked.body["messages"][1]["content"]
 
 
 def test_a_minority_with_evidence_wins_and_the_other_side_is_shown(desk: Desk) -> None:

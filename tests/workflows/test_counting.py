@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lcdoc.agents.item_evidence import is_named
 from lcdoc.agents.items import Item, Listing, distinct
 from lcdoc.agents.listing_questions import is_listing, listing_question
 from lcdoc.agents.notes import checked_note
@@ -17,7 +18,7 @@ from lcdoc.tests.servers.chat_server import Reply
 from lcdoc.tests.servers.truthful import MADE_UP, blocks_of, skill_of
 from lcdoc.tests.workflows.reading_desk import Desk, Lister, book, desk_for
 from lcdoc.workflows import events
-from lcdoc.workflows.counting import SENTENCES_WARNING
+from lcdoc.workflows.counting import MOST_SENTENCES, SENTENCES_WARNING
 from lcdoc.workflows.map_reduce import MapReduce
 from lcdoc.workflows.workflow import Budget
 
@@ -269,9 +270,70 @@ def _texts(value: Any) -> list[str]:
 
 
 def test_figures_that_no_quote_has_are_marked(desk: Desk) -> None:
-    desk.server.default = listing(("Bittern of 1904", "The Bittern crosses the Quill daily."))
-    answer = desk.ask(desk.documents("The Bittern crosses the Quill daily."), HOW_MANY)
+    quoted = "The Bittern crosses the Quill daily."
+    given = {"name": "Bittern", "detail": "built in 1904", "quote": quoted}
+    desk.server.default = listing(items=[given])
+    answer = desk.ask(desk.documents(quoted), HOW_MANY)
+    assert answer.claims[0].text == "Bittern — built in 1904"
     assert answer.claims[0].unquoted_figures == ("1904",)
+
+
+def test_what_its_quote_does_not_name_is_left_out_of_the_count_and_told(desk: Desk) -> None:
+    facts = {1: "On 3 May 1811 the lamp went out.", 2: "Rain fell. On 9 June 1811 the lamp went out."}
+    quote = "On market days the surveyor spoke of drains."
+    documents = desk.documents("\n\n".join([facts[1], quote, "Nobody thought much of it.", facts[2]]))
+    desk.server.default = listing(("3 May 1811", facts[1]), ("16 May 1700", quote), ("9 June 1811", facts[2]))
+    answer = desk.ask(documents, "How many times did the lamp go out?")
+    assert answer.claims[0].text == "2 in all: 3 May 1811, 9 June 1811."
+    assert len(answer.claims) == 3
+    (warning,) = answer.warnings
+    assert warning.startswith("left out of the list")
+    assert "16 May 1700 (page 1)" in warning
+
+
+def test_nothing_is_found_where_no_quote_names_what_was_listed(desk: Desk) -> None:
+    desk.server.default = listing(("Admiral", "The Bittern crosses the Quill daily."))
+    answer = desk.ask(desk.documents("The Bittern crosses the Quill daily."), HOW_MANY)
+    assert not answer.found
+    assert "Admiral" in answer.warnings[0]
+
+
+def test_a_thing_named_by_another_quote_is_no_doubtful_one(desk: Desk) -> None:
+    quoted = "The Bittern crosses the Quill daily."
+    documents = desk.documents(f"{quoted} One thing is sure. Two things are not. Rain fell on the mill at dusk.")
+    desk.server.default = listing(("Bittern", quoted), ("Bittern", "Rain fell on the mill at dusk."))
+    answer = desk.ask(documents, HOW_MANY)
+    assert [claim.text for claim in answer.claims] == ["Bittern"]
+    assert [citation.quote for citation in answer.claims[0].citations] == [quoted]
+    assert answer.warnings == ()
+
+
+TEXT = (
+    "The ferry Heron lay at the pier. She crosses at noon. Then came rain. It was the third of the two boats built,"
+    " No. 4 of 1,250 tons. On the 16th of May twelve keepers left."
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "quote", "named"),
+    [
+        ("Heron", "The ferry Heron lay at the pier.", True),
+        ("Heron", "She crosses at noon.", True),
+        ("Heron", "Then came rain.", False),
+        ("ferry Bittern", "The ferry Heron lay at the pier.", False),
+        ("1250 tons", "No. 4 of 1,250 tons.", True),
+        ("boat 2", "It was the third of the two boats built, No. 4 of 1,250 tons.", True),
+        ("boat 5", "It was the third of the two boats built, No. 4 of 1,250 tons.", False),
+        ("16 May", "On the 16th of May twelve keepers left.", True),
+        ("17 May", "On the 16th of May twelve keepers left.", False),
+        ("12 keepers", "On the 16th of May twelve keepers left.", True),
+        ("ferry", "Then came rain.", False),
+    ],
+)
+def test_what_identifies_a_thing_stands_in_its_quote_or_beside_it(name: str, quote: str, named: bool) -> None:
+    document = Document.create(TEXT, (Page(1, "1", 0, len(TEXT)),), (), SOURCE)
+    note = checked_note([(document, Span(0, len(TEXT)))], found=True, quotes=[quote])
+    assert is_named(Item(name, note.citations), document, "Which ferry came?") is named
 
 
 def test_passages_whose_list_does_not_fit_are_listed_in_parts(desk: Desk) -> None:
@@ -306,15 +368,56 @@ def test_the_number_is_said_in_the_questions_language(desk: Desk) -> None:
     assert answer.claims[0].text == "Insgesamt 2: Bittern, Drover."
 
 
-def test_offline_sentences_are_listed_and_it_is_said_that_nobody_counted_things(desk: Desk) -> None:
+def test_offline_sentences_are_listed_and_it_is_said_that_they_are_no_list_of_things(desk: Desk) -> None:
     facts = {1: "The red ferry Bittern crosses the Quill.", 3: "The red ferry Drover crosses the Quill."}
     answer = desk.ask(desk.documents(book(3, facts)), "Which red ferries cross the Quill?", offline=True)
-    total, *items = answer.claims
-    assert total.text == "2 sentences speak of it."
-    assert [claim.citations[0].pages for claim in items] == [(1,), (3,)]
-    assert [claim.text for claim in items] == list(facts.values())
+    assert [claim.citations[0].pages for claim in answer.claims] == [(1,), (3,)]
+    assert [claim.text for claim in answer.claims] == list(facts.values())
     assert SENTENCES_WARNING in answer.warnings
     assert not desk.server.requests
+
+
+def test_offline_a_sentence_has_to_name_more_than_the_kind(desk: Desk) -> None:
+    text = "\n\n".join(
+        [
+            "3.3 The chain ferry . . . . . . . . . . . . . . . . . . . 12",
+            "The chain ferry.",
+            "The ferries are far older than the lights, but they were private.",
+            "The ferry is out of service every fifth year.",
+            "In 1961 the ferry Long Anvil was built for the crossing.",
+            "In 1961 the ferry Long Anvil was built for this crossing.",
+            "People still speak of the Marigold, a ferry with two decks.",
+        ]
+    )
+    answer = desk.ask(desk.documents(text), "List all ferries.", offline=True)
+    assert [claim.text for claim in answer.claims] == [
+        "In 1961 the ferry Long Anvil was built for the crossing.",
+        "People still speak of the Marigold, a ferry with two decks.",
+    ]
+
+
+def test_offline_nothing_is_found_where_the_kind_is_only_spoken_of(desk: Desk) -> None:
+    text = "The ferries are far older than the lights. A ferry is a slow thing. Nobody likes the ferry in winter."
+    answer = desk.ask(desk.documents(text), "List all ferries.", offline=True)
+    assert not answer.found
+    assert answer.claims == ()
+    assert SENTENCES_WARNING not in answer.warnings
+
+
+def test_offline_the_best_sentences_are_shown_and_the_others_numbered(desk: Desk) -> None:
+    boats = ["Heron", "Otter", "Curlew", "Teal", "Gannet", "Plover", "Dunlin", "Petrel", "Merlin", "Osprey", "Bittern"]
+    boats += ["Drover", "Anvil", "Marigold", "Swan"]
+    told = [f"In {1900 + n} {boat.lower()}ing men of {boat}ley built the ferry {boat}." for n, boat in enumerate(boats)]
+    answer = desk.ask(desk.documents("\n\n".join(told)), "List all ferries.", offline=True)
+    assert len(answer.claims) == MOST_SENTENCES
+    (warning,) = [one for one in answer.warnings if one.startswith(SENTENCES_WARNING)]
+    assert warning.endswith(f"; {len(boats) - MOST_SENTENCES} more sentences matched less well")
+
+
+def test_offline_a_line_of_contents_states_no_number(desk: Desk) -> None:
+    text = "2.1 The lights in order . . . . . . . . . . . . . 5\n\n2 The Lights\n\nThe service keeps seven lights."
+    answer = desk.ask(desk.documents(text), "How many lights are there?", offline=True)
+    assert [claim.text for claim in answer.claims] == ["The service keeps seven lights."]
 
 
 def test_offline_a_stated_number_is_quoted(desk: Desk) -> None:

@@ -232,6 +232,19 @@ def test_a_run_that_was_cut_off_reads_only_the_rest(desk: Desk) -> None:
     assert not answer.partial
     assert answer.pages_read[0].unread == ()
     assert len(desk.of(events.NoteTaken)) == 8 - resumed.notes, "what was noted is not read again"
+
+
+def test_going_on_from_notes_alone_names_the_documents_as_if_they_had_just_been_read(desk: Desk) -> None:
+    texts = book(1, {1: FACT}), book(1, {1: fact(2)})
+    documents = desk.documents(*texts)
+    desk.leave(documents, QUESTION, after=2)
+    read = len(desk.asked_for("read"))
+    assert not desk.asked_for("answer")
+    desk.ask(documents, QUESTION)
+    assert len(desk.asked_for("read")) == read == 2
+    (asked,) = sent(desk, "answer")
+    assert "document: book0.txt" in asked
+    assert "document: book1.txt" in asked
     assert len(sent(desk, "answer")) == 1
 
 

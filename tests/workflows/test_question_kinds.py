@@ -116,6 +116,23 @@ comparison | Compare the themes of the two novels.
 chain | What makes the machine stop when it is wet?
 theme | How is the sea portrayed in the poem?
 summary | Give me the key takeaways.
+chain | Where was the teacher of the keeper of Otterby born?
+chain | Where was the teacher of the teacher of the keeper of Otterby born?
+chain | Who was the keeper's teacher's father?
+chain | What is the place of birth of the director of that film?
+chain | What is the population of the capital of the country?
+chain | Who was the father of Otterby's first keeper?
+chain | Wer war der Vater des Lehrers des Wärters von Otterby?
+chain | Où est né le professeur du gardien du phare ?
+look-up | Where was the keeper of Otterby born?
+look-up | What is the date of the end of the lease?
+look-up | Who is the mayor of the city of Boston?
+look-up | Who is the chairman of the board of directors of the company?
+look-up | What is the effective date of the termination of the agreement?
+look-up | What is the signature of the secretary of the board?
+look-up | What was last year's auditor's fee?
+look-up | Was ist das Datum des Endes des Vertrags?
+look-up | Quelle est la couleur du moteur de la voiture ?
 """
 CASES = [tuple(part.strip() for part in line.split("|")) for line in QUESTIONS.strip().splitlines()]
 
@@ -141,7 +158,20 @@ def test_case_and_line_breaks_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["how many a ", "which s ", "of the a ", "name the a ", "how did ", "all ", "more a ", " "]
+    "piece",
+    [
+        "how many a ",
+        "which s ",
+        "of the a ",
+        "name the a ",
+        "how did ",
+        "all ",
+        "more a ",
+        "the keeper of ",
+        "a's b's ",
+        "vater der ",
+        " ",
+    ],
 )
 def test_long_texts_take_no_long_time(piece: str) -> None:
     start = time.process_time()

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from lcdoc.agents.models.budget import Budget
 from lcdoc.agents.models.errors import ModelConfigError
-from lcdoc.benchmarks.resume import comparable, killed_and_resumed, undisturbed
+from lcdoc.benchmarks.resume import comparable, killed_and_resumed, prepare, undisturbed
 from lcdoc.benchmarks.shapes import QUESTION, SHAPES, readers_for, shelve
 from lcdoc.memory import Library
 from lcdoc.memory.checkpoints import checkpoints, forget_cancelled
@@ -91,14 +92,14 @@ def ask(library: Library, server: ChatServer) -> Asking:
     return Asking(library, server)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_run_killed_twice_goes_on_and_sends_no_stored_call_again(server, tmp_path, shape):
-    alone, killed = tmp_path / "alone", tmp_path / "killed"
-    alone.mkdir(), killed.mkdir()
-    expected = undisturbed(server, alone, shape=shape, pieces=40)
+@pytest.mark.parametrize(("shape", "pieces"), [*((shape, 40) for shape in SHAPES), ("map_reduce", 12)])
+def test_a_run_killed_twice_goes_on_and_sends_no_stored_call_again(server, tmp_path, shape, pieces):
+    original = prepare(tmp_path, shape=shape, pieces=pieces)
+    killed = Path(shutil.copy(original, tmp_path / "killed.sqlite"))
+    expected = undisturbed(server, original, shape=shape)
     chance = random.Random(shape)
     moments = [(chance.randint(1, 15), chance.random() / 50) for _ in range(2)]
-    trial = killed_and_resumed(server, killed, shape=shape, pieces=40, moments=moments)
+    trial = killed_and_resumed(server, killed, shape=shape, moments=moments)
     assert trial.answer == expected.answer
     assert trial.answer["found"]
     assert 0 < trial.stored < expected.sent

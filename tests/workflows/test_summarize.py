@@ -254,6 +254,56 @@ def test_a_request_says_how_long_and_what_about(question: str, focus: str, words
 
 
 @pytest.mark.parametrize(
+    "question",
+    [
+        "Summarise the handbook",
+        "Summarise the employee handbook.",
+        "Please summarise the annual report",
+        "Can you write an executive summary?",
+        "What are the key points of the meeting?",
+        "What are the main findings of this study?",
+        "What is the rental agreement about?",
+        "Write a summary in five bullet points",
+        "What happens in the novel?",
+        "tl;dr",
+        "TLDR please",
+        "In a nutshell?",
+        "Worum geht es in diesem Vertrag?",
+        "Wovon handelt der Roman?",
+        "Kannst du mir bitte einen kurzen Überblick über das Dokument geben?",
+        "Fasse den Bericht kurz zusammen.",
+        "De quoi parle ce livre ?",
+        "De quoi s'agit-il dans ce rapport ?",
+        "Pouvez-vous résumer le contrat ?",
+        "Quels sont les points principaux du rapport ?",
+    ],
+)
+def test_a_plain_request_asks_for_everything(question: str) -> None:
+    assert summary_request(question) == SummaryRequest("", DEFAULT_WORDS)
+    assert summary_request(f"{question.rstrip('.?! ')} in 100 words").focus == ""
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Summarise chapter 3",
+        "Summarise the last letter",
+        "Summarise the Boeing report",
+        "Summarise what the report says about the meeting",
+        "What does the lease say about policies?",
+        "What are the key points of the meeting on fares?",
+        "Give me an overview of the tenant's duties",
+        "Worum geht es im dritten Kapitel?",
+        "Was sagt der Vertrag über den Bericht?",
+        "De quoi parle le premier chapitre ?",
+        "Résume les obligations du locataire",
+    ],
+)
+def test_what_a_request_names_is_its_focus(question: str) -> None:
+    assert summary_request(question).focus == question
+
+
+@pytest.mark.parametrize(
     "request_", [SummaryRequest(), SummaryRequest("fares: all of them", 90), SummaryRequest("", 2000)]
 )
 def test_a_request_in_words_is_that_request_again(request_: SummaryRequest) -> None:
