@@ -89,6 +89,9 @@ class OfflineReader:
             return carried.model_copy(update={"unchanged": True})
         return _merged([carried, note])
 
+    def introduce(self, documents: Sequence[Document]) -> None:
+        """Nothing to know: notes say where they are from."""
+
     def count(self, text: str) -> int:
         """An estimate: see `estimate_tokens`."""
         return estimate_tokens(text)

@@ -14,6 +14,7 @@ from lcdoc.agents.prompts.checks import is_refusal, plain
 from lcdoc.agents.prompts.fence import restored
 from lcdoc.agents.prompts.schemas import READINGS, Reading, ReasonedReading
 from lcdoc.agents.reader import Passage
+from lcdoc.documents import Document
 
 MAX_QUOTES = 8
 """Quotes taken from one reading."""
@@ -54,6 +55,11 @@ class PromptedReading(PromptedSkill):
         fixed = {"passages": "", "carried": shown, "question": question}
         notes = await self._asker.each_pack("read", self._reading, passages, fixed, read)
         return gathered(notes, carried)
+
+    def introduce(self, documents: Sequence[Document]) -> None:
+        """Make the documents' names known, which evidence is shown with."""
+        for document in documents:
+            self._blocks.introduce(document)
 
     def count(self, text: str) -> int:
         """Tokens of document text as it is sent; errs high where the model's tokenizer is not at hand."""

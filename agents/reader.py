@@ -54,6 +54,10 @@ class Reader(Protocol):
         """What all `passages` together add to the question, in as few steps as the reader can take them."""
         ...
 
+    def introduce(self, documents: Sequence[Document]) -> None:
+        """Make documents known whose notes may be handed in without any of their passages having been read here."""
+        ...
+
     def count(self, text: str) -> int:
         """Tokens of document text for this reader; errs high where they cannot be told."""
         ...

@@ -26,7 +26,7 @@ from lcdoc.workflows.conflicts import Settlement, settle, settlements
 from lcdoc.workflows.counting import counted, listing_warning
 from lcdoc.workflows.events import PartFailed, Pieces, Place, Progress
 from lcdoc.workflows.frame import GraphWorkflow
-from lcdoc.workflows.mapping import common_titles, introduce, passages_in, pieces_to_read, plan_of
+from lcdoc.workflows.mapping import common_titles, passages_in, pieces_to_read, plan_of
 from lcdoc.workflows.session import Failure, Session
 from lcdoc.workflows.sides import sides_of, without
 from lcdoc.workflows.workflow import Plan
@@ -140,7 +140,6 @@ class _Steps:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        introduce(session.reader, list(session.documents.values()))
         self._listing = is_listing(session.question)
         self._capped = False
         self._misses = 0

@@ -12,9 +12,8 @@ from lcdoc.agents.listing_questions import is_listing
 from lcdoc.agents.models.model import Request
 from lcdoc.agents.notes import Claim, Note
 from lcdoc.agents.offline_reader import ROOM_TOKENS
-from lcdoc.agents.prompted_reader import PromptedReader
 from lcdoc.agents.reader import Passage, Reader
-from lcdoc.documents import Document, Span
+from lcdoc.documents import Document
 from lcdoc.memory import Library
 from lcdoc.retrieval.tokens import estimate_tokens
 from lcdoc.workflows.collapse import merge_packs, note_tokens
@@ -47,15 +46,6 @@ def pieces_to_read(library: Library, documents: Sequence[Document], question: st
     """
     room = listing_room(reader, question) if is_listing(question) else reader.room(question)
     return _cut(library, documents, room, question, reader)
-
-
-def introduce(reader: Reader, documents: Sequence[Document]) -> None:
-    """Make the documents' names known to `reader`, which shows them with the quotes of notes.
-
-    A reader knows the documents whose passages it has shown; one that goes on from another's notes has shown none.
-    """
-    if isinstance(reader, PromptedReader):
-        reader.asker.passages([Passage(document, Span(0, 0), ()) for document in documents])
 
 
 def common_titles(document: Document, place: Place) -> tuple[str, ...]:

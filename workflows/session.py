@@ -47,6 +47,8 @@ class Session:
             f"{document.name}: {warning}" for document in documents for warning in document.source.warnings
         ]
         self.warnings += run.warnings
+        # A run that is gone on with has notes of passages that its reader was never shown.
+        run.reader.introduce(documents)
         self.first_error: ModelError | None = None
         """The first failure that was not a cap's."""
 

@@ -10,23 +10,28 @@ from lcdoc.agents.prompts.fence import Fence
 from lcdoc.agents.prompts.kept import Kept
 from lcdoc.agents.quotes import Citation
 from lcdoc.agents.reader import Passage
+from lcdoc.documents import Document
 
 _MOST_CHARACTERS = 16_000_000
 """Of the blocks of passages that are kept: a passage is shown to one call, and counted before."""
 
 
 class Blocks:
-    """Makes the blocks of one reader. Remembers the names of the documents whose passages it showed."""
+    """Makes the blocks of one reader. Knows the names of the documents it was told of or showed passages of."""
 
     def __init__(self, fence: Fence) -> None:
         self._fence = fence
         self._names: dict[str, str] = {}
         self._passages: Kept[tuple[object, ...], str] = Kept(_MOST_CHARACTERS)
 
+    def introduce(self, document: Document) -> None:
+        """Name the document in blocks of evidence, also where none of its passages is shown."""
+        self._names[document.id] = document.name
+
     def passage(self, passage: Passage) -> str:
         """A passage under the name of its document and the titles of its sections."""
         document = passage.document
-        self._names[document.id] = document.name
+        self.introduce(document)
         header = {"document": document.name, "section": " > ".join(passage.heading_path)}
         return self._passages.get(
             (document.id, document.name, passage.span, passage.heading_path),
