@@ -263,7 +263,7 @@ class Journal:
         try:
             with self._database.write() as connection:
                 for entry in batch:
-                    entry.result = entry.operation(connection)
+                    entry.result = _without_cursor(entry.operation(connection))
         except LibraryError as error:
             for entry in batch:
                 entry.error = error
@@ -274,6 +274,14 @@ class Journal:
             # One operation was wrong, and all were undone: each by itself, so that it fails alone.
             for entry in batch:
                 self._commit([entry])
+
+
+def _without_cursor(result: Any) -> Any:
+    """`result`, unless it is a cursor: one that ends in another thread resets a statement that is in use in this one."""
+    if isinstance(result, sqlite3.Cursor):
+        result.close()
+        return None
+    return result
 
 
 def _idle_s(state: _State) -> float | None:
