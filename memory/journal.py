@@ -277,7 +277,7 @@ class Journal:
 
 
 def _without_cursor(result: Any) -> Any:
-    """`result`, unless it is a cursor: one that ends in another thread resets a statement that is in use in this one."""
+    """`result`, unless it is a cursor: its end in another thread would reset a statement that this one is running."""
     if isinstance(result, sqlite3.Cursor):
         result.close()
         return None
