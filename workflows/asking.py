@@ -54,6 +54,7 @@ class Asking:
     async def resume(
         self,
         cut_off: RunRecord,
+        documents: Sequence[Document],
         search: Search,
         embedder: Embedder,
         *,
@@ -62,7 +63,6 @@ class Asking:
         on_event: OnEvent,
     ) -> Answer:
         """See `Workspace.resume`."""
-        documents = [self._library.get(document_id) for document_id, _ in cut_off.documents]
         readers = Resuming(await self._desk.readers(embedder, store="use", profile=profile), cut_off)
         made = make(cut_off.workflow, self._library, search, readers)
         return await run(made, cut_off.question, documents, budget=self._desk.budget(budget), on_event=on_event)

@@ -241,7 +241,9 @@ class Workspace:
         search = self._search(documents, on_event)
         with self._undisturbed():
             return self._loop.run(
-                self._asking.resume(cut_off, search, self.embedder, budget=budget, profile=profile, on_event=on_event)
+                self._asking.resume(
+                    cut_off, documents, search, self.embedder, budget=budget, profile=profile, on_event=on_event
+                )
             )
 
     def plan(
