@@ -1,0 +1,39 @@
+"""Checkpoints that the engine's tests share, each made once in a session."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lcdoc.tests.local_engine.checkpoints import save_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_threads() -> Iterator[None]:
+    """Small tensors are faster on few threads, and the tests share their machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(2, before))
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`checkpoint(family, **overrides)`: the folder of a small random model; see `checkpoints.save_model`.
+
+    Equal calls give the same folder, so it is not to be changed: copy it first.
+    """
+    made: dict[str, Path] = {}
+
+    def make(family: str, **overrides: Any) -> Path:
+        key = json.dumps([family, overrides], sort_keys=True, default=str)
+        if key not in made:
+            made[key] = save_model(tmp_path_factory.mktemp(family), family, **overrides)
+        return made[key]
+
+    return make
