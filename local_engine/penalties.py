@@ -30,16 +30,15 @@ def penalised(scores: Tensor, rows: Sequence[tuple[Sampling, Sequence[int] | Ids
         if not sampling.penalises:
             continue
         said = np.asarray(history, np.int64)
-        ids, counts = np.unique(said[len(said) - answered :], return_counts=True)
-        offset = sampling.frequency_penalty * counts + sampling.presence_penalty
-        if sampling.repetition_penalty != 1:
-            everything = np.unique(said)
-            spread = np.zeros(len(everything))
-            spread[np.searchsorted(everything, ids)] = offset
-            ids, offset = everything, spread
+        answer = said[len(said) - answered :]
+        # Ids may stand there twice: they are read before any is written, and all copies are written alike.
+        ids = answer if sampling.repetition_penalty == 1 else said
+        if not len(ids):
+            continue
+        counts = np.bincount(answer, minlength=int(ids.max()) + 1)[ids]
         places.append(number * scores.shape[1] + ids)
         factors.append(np.full(len(ids), sampling.repetition_penalty))
-        offsets.append(offset)
+        offsets.append(sampling.frequency_penalty * counts + sampling.presence_penalty * (counts > 0))
     if not places:
         return scores
     where = torch.from_numpy(np.concatenate(places)).to(scores.device, non_blocking=True)

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcdoc.local_engine.draws import drawn, uniform
+from lcdoc.local_engine.draws import uniform
 from lcdoc.local_engine.errors import EngineError, InvalidRequestError
+from lcdoc.local_engine.filters import draw_ranked, draw_unranked, draw_wider
+from lcdoc.local_engine.masks import forbidden
 from lcdoc.local_engine.penalties import penalised
 
 # Below this, temperatures are greedy: the division would leave float32.
 _COLDEST = 1e-5
 _MOST_LOGPROBS = 20
-# How many of the best tokens are looked at first; each wider try is made only for rows whose border lies outside.
-_WIDTHS = (256, 4096)
 
 
 class NoTokenError(EngineError):
@@ -88,6 +88,11 @@ class Sampling:
     def penalises(self) -> bool:
         return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
 
+    @property
+    def ranks(self) -> bool:
+        """Whether the filters have to know a token's rank."""
+        return self.top_k > 0 or self.top_p < 1
+
     def seeded(self) -> Sampling:
         """The same with a seed: its own or a fresh random one. Call it once a request, so that all its rows agree."""
         return self if self.seed is not None else replace(self, seed=secrets.randbits(63))
@@ -138,55 +143,44 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> list[Sampled]:
     if not rows:
         return []
     greedy = [number for number, row in enumerate(rows) if row.sampling.greedy]
-    plain = [number for number, row in enumerate(rows) if not row.sampling.greedy and not _ranks(row.sampling)]
-    ranked = [number for number, row in enumerate(rows) if not row.sampling.greedy and _ranks(row.sampling)]
+    ranked = [number for number, row in enumerate(rows) if not row.sampling.greedy and row.sampling.ranks]
+    unranked = [number for number, row in enumerate(rows) if not row.sampling.greedy and not row.sampling.ranks]
+    asked = [number for number, row in enumerate(rows) if row.sampling.logprobs is not None]
+    order = [*greedy, *unranked, *ranked]
 
-    parts: list[Tensor] = []  # each [3, r] float64: token, best score (of what is allowed), whether it is final
-    order = greedy + plain + ranked
+    parts: list[Tensor] = []
     if greedy:
         best, token = _scores(logits, rows, greedy).max(dim=-1)
-        parts.append(_result(token, best, torch.ones_like(best)))
-    if plain:
-        parts.append(_plain(_scores(logits, rows, plain), [rows[number] for number in plain]))
+        parts.append(torch.stack((token.double(), best.double(), torch.ones_like(best).double())))
+    if unranked:
+        parts.append(draw_unranked(_scores(logits, rows, unranked), _draws(rows, unranked)))
     if ranked:
         scores = _scores(logits, rows, ranked)
-        parts.append(_ranked(scores, [rows[number] for number in ranked], _WIDTHS[0]))
-    asked = [number for number, row in enumerate(rows) if row.sampling.logprobs is not None]
+        parts.append(draw_ranked(scores, _draws(rows, ranked)))
     results = torch.cat(parts, dim=1)
-    if asked:
-        places = torch.tensor([order.index(number) for number in asked], device=logits.device)
-        chances = _chances(_taken(logits, asked), results[0, places].long(), [rows[number] for number in asked])
-        host = torch.cat((results.flatten(), chances.flatten())).cpu()
-        chances = host[results.numel() :].view(chances.shape)
-    else:
-        host = results.flatten().cpu()
-    found = host[: results.numel()].view(3, -1)
+    chances = _chances(logits, rows, asked, results[0, [order.index(number) for number in asked]])
+    host = torch.cat((results.flatten(), chances.flatten())).cpu()
+    results, chances = host[: results.numel()].view(3, -1), host[results.numel() :].view(chances.shape)
 
-    for number, best_score in zip(order, found[1].tolist(), strict=True):
+    for number, best_score in zip(order, results[1].tolist(), strict=True):
         _check(number, best_score)
-    if ranked and not bool(found[2].all()):
+    wider = [place for place, final in enumerate(results[2].tolist()) if not final]
+    if wider:
         # Only these rows pay for looking at more tokens.
-        first = len(greedy) + len(plain)
-        short = [place for place, final in enumerate(found[2, first:].tolist()) if not final]
-        wider = _widened(scores[short], [rows[ranked[place]] for place in short])
-        for place, token_id in zip(short, wider, strict=True):
-            found[0, first + place] = token_id
-        if asked:
-            retaken = [int(found[0, order.index(number)]) for number in asked]
-            chosen = torch.tensor(retaken, device=logits.device)
-            chances = _chances(_taken(logits, asked), chosen, [rows[number] for number in asked]).cpu()
+        first = len(order) - len(ranked)
+        again = scores[[place - first for place in wider]]
+        results[0, wider] = draw_wider(again, _draws(rows, [order[place] for place in wider]))
+        chances = _chances(logits, rows, asked, results[0, [order.index(number) for number in asked]]).cpu()
 
-    tokens: list[int] = found[0].long().tolist()
-    results_of = {number: Sampled(token) for number, token in zip(order, tokens, strict=True)}
-    for place, number in enumerate(asked):
-        results_of[number] = _with_chances(
-            results_of[number].token, chances[place], rows[number].sampling.logprobs or 0
-        )
-    return [results_of[number] for number in range(len(rows))]
+    tokens: list[int] = results[0].long().tolist()
+    sampled = {number: Sampled(token) for number, token in zip(order, tokens, strict=True)}
+    for number, line in zip(asked, chances, strict=True):
+        sampled[number] = _with_chances(sampled[number].token, line, rows[number].sampling.logprobs or 0)
+    return [sampled[number] for number in range(len(rows))]
 
 
-def _ranks(sampling: Sampling) -> bool:
-    return sampling.top_k > 0 or sampling.top_p < 1
+def _draws(rows: Sequence[Row], numbers: list[int]) -> list[tuple[Sampling, float]]:
+    return [(rows[number].sampling, uniform(rows[number].seed, rows[number].index)) for number in numbers]
 
 
 def _check(row: int, best: float) -> None:
@@ -213,138 +207,27 @@ def _scores(logits: Tensor, rows: Sequence[Row], numbers: list[int]) -> Tensor:
     if scores is logits and (masked or penalising):
         scores = scores.clone(memory_format=torch.contiguous_format)
     if masked:
-        forbidden = _forbidden([row.mask for row in chosen if row.mask is not None], scores)
+        banned = forbidden([row.mask for row in chosen if row.mask is not None], scores)
         if len(masked) == len(chosen):
-            scores.masked_fill_(forbidden, -math.inf)
+            scores.masked_fill_(banned, -math.inf)
         else:
-            for place, row_forbidden in zip(masked, forbidden, strict=True):
-                scores[place].masked_fill_(row_forbidden, -math.inf)
+            for place, row_banned in zip(masked, banned, strict=True):
+                scores[place].masked_fill_(row_banned, -math.inf)
     if penalising:
         scores = penalised(scores, [(row.sampling, row.history, row.index) for row in chosen])
     return scores
 
 
-def _forbidden(masks: list[Tensor], scores: Tensor) -> Tensor:
-    """What masks do not allow, bool [r, V] on the device of `scores`."""
-    tokens = scores.shape[1]
-    words = np.zeros((len(masks), -(-tokens // 32)), np.int32)
-    for line, mask in zip(words, masks, strict=True):
-        given = mask.numpy()
-        if mask.dtype == torch.bool:
-            octets = np.packbits(given[:tokens], bitorder="little")
-            line.view(np.uint8)[: len(octets)] = octets
-        else:
-            line[: len(given)] = given[: len(line)]
-    np.invert(words, out=words)
-    if scores.device.type == "cpu":
-        bits = np.unpackbits(words.view(np.uint8), axis=1, count=tokens, bitorder="little")
-        return torch.from_numpy(bits.view(np.bool_))
-    sent = torch.from_numpy(words).to(scores.device, non_blocking=True)
-    shifts = torch.arange(32, dtype=torch.int32, device=scores.device)
-    return ((sent[:, :, None] >> shifts) & 1).bool().flatten(1)[:, :tokens]
-
-
-def _result(token: Tensor, best: Tensor, final: Tensor) -> Tensor:
-    return torch.stack((token.double(), best.double(), final.double()))
-
-
-def _column(values: Sequence[float], device: torch.device) -> Tensor:
-    """Numbers of the rows as a float64 column [r, 1]."""
-    return torch.tensor(values, dtype=torch.float64).to(device, non_blocking=True).unsqueeze(1)
-
-
-def _warmth(scores: Tensor, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-    """Best score and temperature of each row, both [r, 1] float32."""
-    temperature = _column([row.sampling.temperature for row in rows], scores.device)
-    return scores.amax(dim=-1, keepdim=True), temperature.float()
-
-
-def _uniforms(rows: Sequence[Row], device: torch.device) -> Tensor:
-    return _column([uniform(row.seed, row.index) for row in rows], device)
-
-
-def _plain(scores: Tensor, rows: Sequence[Row]) -> Tensor:
-    """Rows with temperature and min-p alone: nothing has to be ranked."""
-    best, temperature = _warmth(scores, rows)
-    # The best score is subtracted first, so that no temperature can overflow.
-    weights = ((scores - best) / temperature).exp_()
-    floors = [row.sampling.min_p for row in rows]
-    if any(floors):
-        weights.masked_fill_(weights < _column(floors, scores.device).float(), 0.0)
-    return _result(drawn(weights, _uniforms(rows, scores.device)), best.squeeze(1), torch.ones_like(best).squeeze(1))
-
-
-def _ranked(scores: Tensor, rows: Sequence[Row], width: int) -> Tensor:
-    """Rows with top-k or top-p, decided on their `width` best tokens.
-
-    A row is final when the worst token it keeps is better than the worst one looked at: then nothing outside, not even
-    a tie, could have been kept. With `width` = V every row is final.
-    """
-    device, tokens = scores.device, scores.shape[1]
-    width = min(width, tokens)
-    best, temperature = _warmth(scores, rows)
-    if width < tokens:
-        ids = scores.topk(width, dim=-1).indices.sort(dim=-1).values
-        values = scores.gather(1, ids)
-    else:
-        ids, values = None, scores
-    # Stable, and `values` is in the order of ids: equal scores are ranked by id on every device.
-    ranked, order = values.sort(dim=-1, descending=True, stable=True)
-    weights = ((ranked - best).double() / temperature).exp_()
-
-    counts = [row.sampling.top_k for row in rows]
-    kept = weights > 0
-    if any(counts):
-        last = torch.tensor([min(count or width, width) - 1 for count in counts]).to(device, non_blocking=True)
-        kept &= ranked >= ranked.gather(1, last.unsqueeze(1))
-    shares = [row.sampling.top_p for row in rows]
-    if any(share < 1 for share in shares):
-        inside = weights * kept
-        total = inside.sum(dim=-1, keepdim=True)
-        if width < tokens and not all(counts):
-            mass = ((scores - best) / temperature).exp_().sum(dim=-1, keepdim=True, dtype=torch.float64)
-            total = torch.where(_column(counts, device) > 0, total, mass)
-        share = _column(shares, device)
-        kept &= (inside.cumsum(dim=-1) - inside < share * total) | (share >= 1)
-    floors = [row.sampling.min_p for row in rows]
-    if any(floors):
-        kept &= weights >= _column(floors, device)
-
-    worst = torch.where(kept, ranked, math.inf).amin(dim=-1)
-    final = torch.ones_like(worst, dtype=torch.bool)
-    if width < tokens:
-        seen = torch.tensor([count <= width for count in counts]).to(device, non_blocking=True)
-        final = (worst > ranked[:, -1]) & seen
-    by_id = torch.zeros_like(weights).scatter_(1, order, weights * kept)
-    token = drawn(by_id, _uniforms(rows, device))
-    if ids is not None:
-        token = ids.gather(1, token.unsqueeze(1)).squeeze(1)
-    return _result(token, best.squeeze(1), final)
-
-
-def _widened(scores: Tensor, rows: Sequence[Row]) -> list[int]:
-    """Tokens of rows whose border lies outside the first candidates."""
-    found: dict[int, int] = {}
-    left = list(range(len(rows)))
-    for width in (*_WIDTHS[1:], scores.shape[1]):
-        tried = _ranked(scores[left], [rows[place] for place in left], width).cpu()
-        for place, token, final in zip(left, tried[0].tolist(), tried[2].tolist(), strict=True):
-            if final:
-                found[place] = int(token)
-        left = [place for place in left if place not in found]
-        if not left:
-            break
-    return [found[place] for place in range(len(rows))]
-
-
-def _chances(logits: Tensor, chosen: Tensor, rows: Sequence[Row]) -> Tensor:
-    """For each row the chosen token's log-probability, the best ones', and their ids: float64 [r, 1 + 2n]."""
-    most = min(max(row.sampling.logprobs or 0 for row in rows), logits.shape[1])
-    norm = logits.logsumexp(dim=-1, keepdim=True)
-    values, ids = logits.topk(most, dim=-1)
-    return torch.cat(
-        ((logits.gather(1, chosen[:, None]) - norm).double(), (values - norm).double(), ids.double()), dim=1
-    )
+def _chances(logits: Tensor, rows: Sequence[Row], numbers: list[int], chosen: Tensor) -> Tensor:
+    """For each of those rows the chosen token's log-probability, the best ones', their ids: float64 [r, 1 + 2n]."""
+    if not numbers:
+        return torch.empty(0, 1, dtype=torch.float64, device=logits.device)
+    own = _taken(logits, numbers)
+    most = min(max(rows[number].sampling.logprobs or 0 for number in numbers), logits.shape[1])
+    norm = own.logsumexp(dim=-1, keepdim=True)
+    values, ids = own.topk(most, dim=-1)
+    picked = own.gather(1, chosen.to(logits.device).long().unsqueeze(1))
+    return torch.cat(((picked - norm).double(), (values - norm).double(), ids.double()), dim=1)
 
 
 def _with_chances(token: int, chances: Tensor, wanted: int) -> Sampled:
