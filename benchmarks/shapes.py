@@ -22,7 +22,7 @@ from lcdoc.retrieval.passages import Chunk
 from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.events import Pieces
 from lcdoc.workflows.frame import GraphWorkflow
-from lcdoc.workflows.readers import ModelReaders
+from lcdoc.workflows.model_readers import ModelReaders
 from lcdoc.workflows.registry import workflow_class
 from lcdoc.workflows.session import Failure, Session
 from lcdoc.workflows.workflow import Plan

@@ -120,6 +120,7 @@ def ask(
         _resumable(screen),
         Workspace.open(library, embedder=embedder, background=False, model=model) as workspace,
     ):
+        workspace.get_ready()
         budget = Budget(usd=max_cost, tokens=max_tokens, calls=max_calls, seconds=max_seconds)
         if resume is not None:
             answer = workspace.resume(resume, budget=budget, profile=profile, on_event=screen.handle)

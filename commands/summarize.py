@@ -83,6 +83,7 @@ def summarize(
         Screen(quiet=quiet) as screen,
         Workspace.open(library, embedder=embedder, background=False, model=model) as workspace,
     ):
+        workspace.get_ready()
         documents = workspace.read(paths, password=password, on_event=screen.handle)
         if estimate:
             plan = workspace.plan(question, documents, workflow=Summarize.name, profile=profile, on_event=screen.handle)

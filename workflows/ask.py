@@ -44,5 +44,6 @@ def ask(
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     with Workspace.open(library, embedder=embedder, limits=limits, background=False, model=model) as workspace:
+        workspace.get_ready()
         documents = workspace.read(given, password=password, on_event=on_event)
         return workspace.ask(question, documents, workflow=workflow, budget=budget, store=store, on_event=on_event)

@@ -24,7 +24,7 @@ from lcdoc.workflows.direct import fits
 from lcdoc.workflows.events import Chosen, Event
 from lcdoc.workflows.frame import GraphWorkflow
 from lcdoc.workflows.question_kinds import QuestionKind, kind_of
-from lcdoc.workflows.readers import Readers
+from lcdoc.workflows.readers import Asked, Readers
 from lcdoc.workflows.registry import AUTO, make
 from lcdoc.workflows.run import Run
 from lcdoc.workflows.scout import MOST_DOCUMENTS, candidates
@@ -277,16 +277,8 @@ class _Announcing:
         self._library = library
         self._selection = selection
 
-    def start(
-        self,
-        question: str,
-        workflow: str,
-        documents: Sequence[Document],
-        budget: Budget,
-        *,
-        resumed: RunRecord | None = None,
-    ) -> Run:
-        run = self._readers.start(question, workflow, documents, budget, resumed=resumed)
+    def start(self, asked: Asked) -> Run:
+        run = self._readers.start(asked)
         if run.resumed is None:
             self._library.notebook.record(run.id, Chosen.__name__, asdict(self._selection.chosen))
         if self._selection.warning:

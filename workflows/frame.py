@@ -7,6 +7,7 @@ since an exception would cancel the nodes beside it.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -21,7 +22,8 @@ from lcdoc.memory.checkpoints import checkpoints, forget_cancelled
 from lcdoc.memory.runs import Run as RunRecord
 from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.events import Answered, Event, NoteTaken, Partial, Progress, Resumed, Spent, Started
-from lcdoc.workflows.readers import Readers
+from lcdoc.workflows.langgraph_ahead import wait_for_import
+from lcdoc.workflows.readers import Asked, Readers
 from lcdoc.workflows.resume import remember_conditions, resumption, take_up
 from lcdoc.workflows.run import Run
 from lcdoc.workflows.search import Search
@@ -60,6 +62,9 @@ class GraphWorkflow(ABC):
         """What the graph begins with."""
         return {}
 
+    async def prepare(self, session: Session) -> None:  # noqa: B027 - most begin with nothing
+        """What a new run can begin with while LangGraph is still being imported; it emits no events."""
+
     @abstractmethod
     def conclude(self, session: Session, state: dict[str, Any]) -> Answer:
         """The answer, from the graph's last state and what the session noted."""
@@ -81,7 +86,7 @@ class GraphWorkflow(ABC):
         The caps of `budget` hold for what is done now. Raises EmbedderError, LibraryError (RunUnderWayError and
         RunEndedError for a `resumed` that cannot be taken over), and ModelError where nothing could be read at all.
         """
-        with self.readers.start(question, self.name, documents, budget or Budget(), resumed=resumed) as run:
+        with self.readers.start(Asked(question, self.name, documents, budget or Budget(), resumed)) as run:
             session = Session(question, documents, run, self.library, self.search)
             names = tuple(document.name for document in documents)
             started = Started(question, names, self.name, run.id)
@@ -110,6 +115,8 @@ class GraphWorkflow(ABC):
 
     async def _steps(self, session: Session) -> AsyncGenerator[Event]:
         run = session.run
+        if run.resumed is None:
+            await asyncio.gather(asyncio.to_thread(wait_for_import), self.prepare(session))
         async with checkpoints(self.library.checkpoints_path) as saver:
             app = self.graph(session).compile(checkpointer=saver, name=self.name)
             config: Any = {

@@ -74,6 +74,9 @@ class Retrieve(GraphWorkflow):
         graph.add_conditional_edges("answer", steps.widen, ["search", END])
         return graph
 
+    async def prepare(self, session: Session) -> None:
+        await session.best_passages(WIDER)
+
     def conclude(self, session: Session, state: dict[str, Any]) -> Answer:
         names = sorted(state.get("notes", ()))
         places = [place for name in names for place in session.places_of(name)]

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Sequence
 from functools import cached_property
 from typing import TypedDict
 
-from langgraph.config import get_stream_writer
-
 from lcdoc.agents.models.errors import BudgetExceededError, ModelError
 from lcdoc.agents.notes import UNQUOTED_ANSWER, Claim, Draft, Note
 from lcdoc.agents.reader import Passage, Reader
@@ -42,6 +40,7 @@ class Session:
         self.run = run
         self.library = library
         self._search = search
+        self._found: dict[tuple[str, int], list[Passage]] = {}
         self._headings: dict[str, dict[tuple[int, int], tuple[str, ...]]] = {}
         self.warnings: list[str] = [
             f"{document.name}: {warning}" for document in documents for warning in document.source.warnings
@@ -58,15 +57,22 @@ class Session:
 
     def emit(self, event: Event) -> None:
         """Tell what happens: to whoever follows the stream, and to the run's record. Call it inside a node."""
+        from langgraph.config import get_stream_writer
+
         get_stream_writer()(event)
 
     # Passages and notes
 
     async def best_passages(self, count: int, question: str | None = None) -> list[Passage]:
-        """The `count` best passages for the question (or another one), best first: see `Search.best`."""
-        passages, notes = await self._search.best(question or self.question, list(self.documents.values()), count)
-        self.warnings += notes
-        return passages
+        """The `count` best passages for the question (or another one), best first: see `Search.best`.
+
+        Searched for once, so that whoever reads on in the ranking finds it as it was.
+        """
+        asked = (question or self.question, count)
+        if asked not in self._found:
+            self._found[asked], notes = await self._search.best(asked[0], list(self.documents.values()), count)
+            self.warnings += notes
+        return self._found[asked]
 
     def _headings_of_chunks(self, document_id: str) -> dict[tuple[int, int], tuple[str, ...]]:
         if document_id not in self._headings:

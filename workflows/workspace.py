@@ -25,6 +25,7 @@ from lcdoc.retrieval.index import Index
 from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.asking import Asking
 from lcdoc.workflows.events import DocumentFailed, Event, Progress
+from lcdoc.workflows.langgraph_ahead import begin_import
 from lcdoc.workflows.loop import LoopThread
 from lcdoc.workflows.readers import ReadingDesk
 from lcdoc.workflows.registry import AUTO
@@ -131,6 +132,11 @@ class Workspace:
     def embedder(self) -> Embedder:
         """What makes the vectors. Raises EmbedderError when it cannot be loaded."""
         return self._embedder_loading.result()
+
+    def get_ready(self) -> None:
+        """Begin to load what answering takes, in the background: before `read`, where a question will follow."""
+        _ = self._embedder_loading
+        begin_import()
 
     def read(
         self,

@@ -31,8 +31,9 @@ from lcdoc.tests.servers.truthful import Truthful
 from lcdoc.workflows import auto
 from lcdoc.workflows.auto import Auto, choose, chosen
 from lcdoc.workflows.events import Answered, Chosen, Event, Started
+from lcdoc.workflows.model_readers import ModelReaders
 from lcdoc.workflows.question_kinds import QuestionKind, kind_of
-from lcdoc.workflows.readers import ModelReaders, OfflineReaders
+from lcdoc.workflows.readers import OfflineReaders
 from lcdoc.workflows.search import Search
 from lcdoc.workflows.workflow import run
 
