@@ -21,8 +21,8 @@ def survey_kept(keep: Tensor, lengths: NDArray[np.int32]) -> tuple[Tensor, NDArr
     length = to_device(lengths, keep.device)
     column = torch.arange(keep.shape[2], device=keep.device)
     keep = keep & (column < length[..., None])
-    unmoved = keep.long().cumprod(-1).sum(-1)
-    numbers = torch.stack((keep.sum(-1), unmoved)).to(torch.int32).cpu().numpy()
+    unmoved = keep.to(torch.uint8).cumprod(-1, dtype=torch.uint8)
+    numbers = torch.stack((keep.sum(-1, dtype=torch.int32), unmoved.sum(-1, dtype=torch.int32))).cpu().numpy()
     return keep, numbers[0], numbers[1]
 
 
@@ -35,7 +35,7 @@ def move_kept(pool: PagePool, keep: Tensor, source: Pages, target: Pages) -> Non
     """
     size = pool.page_size
     layer, head, position = keep.nonzero(as_tuple=True)
-    rank = (keep.long().cumsum(-1) - 1)[layer, head, position]
+    rank = (keep.cumsum(-1) - 1)[layer, head, position]
     old, new = (to_device(np.ascontiguousarray(pages), pool.device) for pages in (source, target))
     there = old[layer, head, position // size].long() * size + position % size
     here = new[layer, head, rank // size].long() * size + rank % size
