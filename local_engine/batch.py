@@ -1,0 +1,105 @@
+"""One forward pass: pieces of sequences side by side, and where their keys and values go.
+
+A piece is some consecutive tokens of one sequence: one while decoding, a few while drafts are verified, hundreds while a
+prompt is read. All pieces of a pass share the matrix products; attention looks at each sequence by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lcdoc.local_engine.page_tables import PageTables
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Tokens of the sequence in `slot`, the first of them at logical position `position`."""
+
+    slot: int
+    tokens: Sequence[int]
+    position: int
+    prompt_length: int
+    """Of the whole prompt: rotary scalings that depend on the length go by it, so that pieces equal the whole."""
+    logits: int
+    """For how many of the last tokens the logits are wanted."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward pass runs over: T tokens of B sequences. Tensors are on the model's device."""
+
+    tables: PageTables
+    tokens: Tensor
+    """int64 [T]"""
+    positions: Tensor
+    """int64 [T], logical"""
+    lengths: Tensor
+    """int64 [T]: the length of its sequence that governs a token's rotation."""
+    write: Tensor
+    """int64 [L, T, H]: flat index (page * page size + offset) of each token's key and value."""
+    logits_rows: Tensor
+    """int64 [R]: tokens whose logits are wanted, in order."""
+    slots: NDArray[np.int64]
+    """[B]"""
+    starts: NDArray[np.int64]
+    """[B + 1]: the pieces' borders among the tokens."""
+    past: NDArray[np.int32]
+    """[B, L, H]: entries in each row of the cache before this pass."""
+
+    @property
+    def longest_piece(self) -> int:
+        return int(np.diff(self.starts).max())
+
+    @cached_property
+    def device_slots(self) -> Tensor:
+        """int64 [B]"""
+        return torch.from_numpy(self.slots).to(self.tokens.device, non_blocking=True)
+
+    @cached_property
+    def device_starts(self) -> Tensor:
+        """int32 [B + 1]"""
+        return torch.from_numpy(self.starts.astype(np.int32)).to(self.tokens.device, non_blocking=True)
+
+    @cached_property
+    def device_past(self) -> Tensor:
+        """int32 [L, B, H], contiguous by layer"""
+        by_layer = np.ascontiguousarray(self.past.transpose(1, 0, 2))
+        return torch.from_numpy(by_layer).to(self.tokens.device, non_blocking=True)
+
+
+def gather(pieces: Sequence[Piece], tables: PageTables, device: torch.device) -> Batch:
+    """The batch of `pieces`, with room made for their keys and values in `tables`.
+
+    Raises OutOfPagesError, and then nothing was changed.
+    """
+    counts = np.array([len(piece.tokens) for piece in pieces], dtype=np.int64)
+    slots = np.array([piece.slot for piece in pieces], dtype=np.int64)
+    past = tables.lengths[slots]
+    write = tables.append(slots, counts)
+    starts = np.concatenate(([0], np.cumsum(counts)))
+    steps = np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
+    positions = np.repeat([piece.position for piece in pieces], counts) + steps
+    prompt_lengths = np.repeat([piece.prompt_length for piece in pieces], counts)
+    rows = [np.arange(end - piece.logits, end) for piece, end in zip(pieces, starts[1:], strict=True)]
+
+    def put(values: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(device, non_blocking=True)
+
+    return Batch(
+        tables=tables,
+        tokens=put(np.concatenate([np.asarray(piece.tokens, dtype=np.int64) for piece in pieces])),
+        positions=put(positions),
+        lengths=put(np.maximum(prompt_lengths, positions + 1)),
+        write=put(write),
+        logits_rows=put(np.concatenate(rows)),
+        slots=slots,
+        starts=starts,
+        past=past,
+    )

@@ -1,0 +1,134 @@
+"""From a checkpoint's files to a model's weights, each tensor straight into its final dtype, layout and device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lcdoc.local_engine.config import ModelConfig
+from lcdoc.local_engine.decoder import Layer, Weights
+from lcdoc.local_engine.linear import Linear, linear
+from lcdoc.local_engine.quantization import Quantization, quantized_linear
+from lcdoc.local_engine.weights import Checkpoint
+
+OnProgress = Callable[[int, int], None]
+"""Is told how many of how many parts are loaded."""
+
+
+def load_weights(
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    quantize: Quantization | None = None,
+    on_progress: OnProgress | None = None,
+) -> Weights:
+    """The weights of `config`'s model. Raises ModelFilesError for a tensor that is missing or of another shape.
+
+    The table of the largest matrix is packed first, while little else is in memory, so that the peak stays near the
+    sum of the weights.
+    """
+    loader = _Loader(checkpoint, config, dtype, device, quantize)
+    parts = config.layers + 1
+    head = loader.head()
+    layers = []
+    for index in range(config.layers):
+        if on_progress is not None:
+            on_progress(index + 1, parts)
+        layers.append(loader.layer(index))
+    norm = loader.vector("model.norm.weight", config.hidden_size)
+    if on_progress is not None:
+        on_progress(parts, parts)
+    return Weights(embed=loader.embedding(head), layers=tuple(layers), norm=norm, head=head)
+
+
+class _Loader:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        config: ModelConfig,
+        dtype: torch.dtype,
+        device: torch.device,
+        quantize: Quantization | None,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._config = config
+        self._dtype = dtype
+        self._device = device
+        self._quantize: Quantization | None = quantize
+        self._table: Tensor | None = None
+
+    def vector(self, name: str, size: int) -> Tensor:
+        return self._checkpoint.get(name, self._dtype, self._device, shape=(size,))
+
+    def head(self) -> Linear:
+        """The output layer. It is never quantized: its few wrong bits would choose other words."""
+        config = self._config
+        name = "model.embed_tokens.weight" if config.tied_embeddings else "lm_head.weight"
+        weight = self._checkpoint.get(name, self._dtype, self._device, shape=(config.vocab_size, config.hidden_size))
+        if config.tied_embeddings:
+            self._table = weight if self._device.type != "cpu" else None
+        return linear(weight)
+
+    def embedding(self, head: Linear) -> Callable[[Tensor], Tensor]:
+        """The input table: in a GPU's memory, or on a CPU in the mapped file, where only the rows in use take memory."""
+        name, dtype = "model.embed_tokens.weight", self._dtype
+        shape = (self._config.vocab_size, self._config.hidden_size)
+        if self._device.type != "cpu":
+            table = self._table
+            if table is None:
+                table = self._checkpoint.get(name, dtype, self._device, shape=shape)
+            return lambda ids: table.index_select(0, ids)
+        mapped = self._checkpoint.view(name, shape=shape)
+        return lambda ids: mapped.index_select(0, ids).to(dtype)
+
+    def layer(self, index: int) -> Layer:
+        config = self._config
+        prefix = f"model.layers.{index}."
+        hidden, dim = config.hidden_size, config.head_dim
+        q, kv = config.heads * dim, config.kv_heads * dim
+        return Layer(
+            attention_norm=self.vector(f"{prefix}input_layernorm.weight", hidden),
+            qkv=self._matrix(
+                prefix + "self_attn.", {"q_proj": q, "k_proj": kv, "v_proj": kv}, "qkv_proj", hidden, config.qkv_bias
+            ),
+            head_norm=self._head_norm(prefix) if config.qk_norm else None,
+            output=self._matrix(prefix + "self_attn.", {"o_proj": hidden}, "o_proj", q, config.output_bias),
+            mlp_norm=self.vector(f"{prefix}post_attention_layernorm.weight", hidden),
+            gate_up=self._matrix(
+                prefix + "mlp.",
+                {"gate_proj": config.intermediate_size, "up_proj": config.intermediate_size},
+                "gate_up_proj",
+                hidden,
+                config.mlp_bias,
+            ),
+            down=self._matrix(
+                prefix + "mlp.", {"down_proj": hidden}, "down_proj", config.intermediate_size, config.mlp_bias
+            ),
+        )
+
+    def _matrix(self, prefix: str, parts: dict[str, int], fused: str, inputs: int, bias: bool) -> Linear:
+        """The rows of `parts` under each other; families with fused projections store them so already."""
+        if self._config.fused_projections:
+            parts = {fused: sum(parts.values())}
+        dtype, device = self._dtype, self._device
+        weights = [
+            self._checkpoint.get(f"{prefix}{name}.weight", dtype, device, shape=(rows, inputs))
+            for name, rows in parts.items()
+        ]
+        weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+        del weights
+        biases = [self.vector(f"{prefix}{name}.bias", rows) for name, rows in parts.items()] if bias else []
+        together = torch.cat(biases) if biases else None
+        if self._quantize is not None:
+            return quantized_linear(weight, together, self._quantize)
+        return linear(weight, together)
+
+    def _head_norm(self, prefix: str) -> Tensor:
+        """A row for each query head, then one for each key head: they are normalised in one go."""
+        dim = self._config.head_dim
+        q = self.vector(f"{prefix}self_attn.q_norm.weight", dim)
+        k = self.vector(f"{prefix}self_attn.k_norm.weight", dim)
+        return torch.cat((q.expand(self._config.heads, dim), k.expand(self._config.kv_heads, dim)))
