@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 import triton
 import triton.language as tl
@@ -40,6 +42,20 @@ def _rms_norm_kernel(
     tl.store(y + row * y_stride + column, (normal * gain).to(value.dtype), mask=inside)
 
 
+@overload
+def rms_norm(
+    x: Tensor,
+    weight: Tensor,
+    eps: float,
+    residual: None = None,
+    *,
+    out: Tensor | None = None,
+    summed: Tensor | None = None,
+) -> Tensor: ...
+@overload
+def rms_norm(
+    x: Tensor, weight: Tensor, eps: float, residual: Tensor, *, out: Tensor | None = None, summed: Tensor | None = None
+) -> tuple[Tensor, Tensor]: ...
 def rms_norm(
     x: Tensor,
     weight: Tensor,
