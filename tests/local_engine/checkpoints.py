@@ -14,6 +14,8 @@ from typing import Any, Final
 import torch
 import transformers
 
+from lcdoc.tests.local_engine.tokenizers_made import CHATML, byte_level, save_tokenizer
+
 FAMILIES: Final = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3")
 _CLASSES: Final = {
     "llama": "Llama",
@@ -115,6 +117,12 @@ def save_model(
     randomise(model, seed)
     model.to(dtype).save_pretrained(folder, max_shard_size=shard_size)
     return folder
+
+
+def save_checkpoint(folder: Path, family: str, *, template: str | None = CHATML, **overrides: Any) -> Path:
+    """A model with a byte-level tokenizer of its own, of 512 tokens, and a chat template."""
+    save_model(folder, family, **overrides)
+    return save_tokenizer(folder, byte_level(), template, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 
 
 def edit_json(path: Path, **changes: Any) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from lcdoc.tests.local_engine.checkpoints import save_model
+from lcdoc.local_engine.config import ModelConfig, read_config
+from lcdoc.tests.local_engine.checkpoints import save_checkpoint
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,7 +25,7 @@ def few_threads() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`checkpoint(family, **overrides)`: the folder of a small random model; see `checkpoints.save_model`.
+    """`checkpoint(family, **overrides)`: the folder of a small random model; see `checkpoints.save_checkpoint`.
 
     Equal calls give the same folder, so it is not to be changed: copy it first.
     """
@@ -33,7 +34,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def make(family: str, **overrides: Any) -> Path:
         key = json.dumps([family, overrides], sort_keys=True, default=str)
         if key not in made:
-            made[key] = save_model(tmp_path_factory.mktemp(family), family, **overrides)
+            made[key] = save_checkpoint(tmp_path_factory.mktemp(family), family, **overrides)
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def shape(checkpoint: Callable[..., Path]) -> ModelConfig:
+    """The configuration of a model with 520 tokens, of which a tokenizer of 512 leaves some without a use."""
+    return read_config(checkpoint("llama", vocab_size=520))
