@@ -35,9 +35,10 @@ class Notebook:
 
     async def keep(self, run_id: str, name: str, note: Mapping[str, Any]) -> None:
         """Keep a note, in the place of an earlier one of this name. It is kept when this returns."""
-        packed = pack(json.dumps(dict(note), ensure_ascii=False))
+        text = json.dumps(dict(note), ensure_ascii=False)
+        # Packed by the journal's thread: the one that calls has the next question to send.
         await self._journal.write(
-            lambda c: c.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (run_id, name, packed))
+            lambda c: c.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (run_id, name, pack(text)))
         )
 
     def note(self, run_id: str, name: str) -> dict[str, Any] | None:
@@ -68,8 +69,12 @@ class Notebook:
 
     def record(self, run_id: str, kind: str, fields: Mapping[str, Any]) -> None:
         """Record an event. Not waited for."""
-        row = (run_id, time.time(), kind, pack(json.dumps(dict(fields), ensure_ascii=False)))
-        self._journal.post(lambda c: c.execute("INSERT INTO events (run, at, kind, fields) VALUES (?, ?, ?, ?)", row))
+        at, text = time.time(), json.dumps(dict(fields), ensure_ascii=False)
+        self._journal.post(
+            lambda c: c.execute(
+                "INSERT INTO events (run, at, kind, fields) VALUES (?, ?, ?, ?)", (run_id, at, kind, pack(text))
+            )
+        )
 
     def events(self, run_id: str) -> list[Entry]:
         """The events of a run, in order."""
