@@ -118,8 +118,9 @@ class Study:
         self.library.add(document, chunker.chunks(document), recipe=chunker.recipe)
 
     async def workflow(self, name: str) -> Workflow:
-        """Nothing is taken from the call store, where workflows would find each other's answers; trees are kept."""
-        store: StoreMode = "use" if name in KEEPS_SUMMARIES else "off"
+        """Nothing is taken from the call store, where workflows would find each other's answers, but what plans learn
+        from it; trees are kept."""
+        store: StoreMode = "use" if name in KEEPS_SUMMARIES else "refresh"
         readers = await self._desk.readers(self._embedder, store=store, profile=None)
         search = Search(Index(self.library, self._embedder))
         if name != AUTO:

@@ -26,7 +26,7 @@ from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.chain_path import MOST_MISSES, KeptPieces, Path, Step, take_step, turned, way_back
 from lcdoc.workflows.events import Pieces, Progress, Settled
 from lcdoc.workflows.frame import GraphWorkflow
-from lcdoc.workflows.pieces import pieces_of
+from lcdoc.workflows.pieces import pieces_found, pieces_of
 from lcdoc.workflows.readers import Readers
 from lcdoc.workflows.search import Search
 from lcdoc.workflows.session import Failure, Session, draft_of
@@ -150,7 +150,8 @@ class Chain(GraphWorkflow):
             return stage.plan(Requests(reading=(), answering=(), widening=()))
         # By words alone: the chain itself needs no vectors.
         best, _ = await replace(self.search, lazy_tokens=0).best(question, documents, _LIKELY_PASSAGES)
-        likely = await stage.likely_note(best, question)
+        noted = await stage.noted(best, question)
+        likely = noted.model_copy(update={"found": True})
         reading: list[Request] = []
         answering: list[Request] = []
         for order in self.options.orders(len(pieces)):
@@ -168,7 +169,8 @@ class Chain(GraphWorkflow):
         # A carried note takes what it may, and an answer all of the window's room, at most.
         answers = len(answering) * (2 if back else 1)
         longer = (room - beside_a_note) * (len(reading) + len(back)) + room * answers
-        return stage.plan(requests, more_tokens_in=longer)
+        finding = pieces_found(pieces, noted) * len(self.options.orders(1))
+        return stage.plan(requests, more_tokens_in=longer, finding=finding)
 
 
 class _Steps:

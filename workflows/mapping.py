@@ -19,7 +19,7 @@ from lcdoc.retrieval.tokens import estimate_tokens
 from lcdoc.workflows.collapse import merge_packs, note_tokens
 from lcdoc.workflows.conflicts import MAX_REREADINGS
 from lcdoc.workflows.events import Place
-from lcdoc.workflows.pieces import pieces_of
+from lcdoc.workflows.pieces import pieces_found, pieces_of
 from lcdoc.workflows.search import Search
 from lcdoc.workflows.workflow import Plan, Requests
 
@@ -98,16 +98,17 @@ async def plan_of(
     for piece in pieces:
         reading += await stage.sent(partial(_reading, piece, question, listing=listing))
     best, _ = await search.best(question, documents, _FINDING_PASSAGES)
-    likely = await stage.likely_note(best[:_LIKELY_PASSAGES], question)
+    noted = await stage.noted(best[:_LIKELY_PASSAGES], question)
+    likely = noted.model_copy(update={"found": True})
     # As if its quotes had come from several pieces: one note needs no merging.
     notes = [likely.model_copy(update={"quotes": (quote,)}) for quote in likely.quotes]
     room = reader.room(question)
     merging = await stage.sent(lambda reader: reader.merge(notes, question))
     likely_merges = at_most_merges = 0
+    near = sum(any(_holds(piece, passage) for passage in best) for piece in pieces)
     if merging and not listing:
         # Items are put together by code; what is stated is short.
-        finding = sum(any(_holds(piece, passage) for passage in best) for piece in pieces)
-        likely_merges = _merges([note_tokens(likely, reader.count)] * finding, room)
+        likely_merges = _merges([note_tokens(likely, reader.count)] * near, room)
         at_most_merges = _merges([_LONGEST_NOTE_TOKENS] * len(pieces), room)
     more_merges = max(0, at_most_merges - likely_merges)
     judging = await stage.sent(lambda reader: reader.judge(question, _claims(notes), passages=best[:4]))
@@ -117,7 +118,9 @@ async def plan_of(
         widening=(*merging[:1] * more_merges, *judging[:1] * MAX_REREADINGS),
     )
     # A merge and an answer may take all of the window's room.
-    return stage.plan(requests, more_tokens_in=room * (at_most_merges + 1))
+    # Of what is listed, there is some in most places that are near the question; else where the best quotes stand.
+    finding = near if listing else pieces_found(pieces, noted)
+    return stage.plan(requests, more_tokens_in=room * (at_most_merges + 1), finding=finding)
 
 
 async def _reading(piece: Passage, question: str, reader: Reader, *, listing: bool) -> object:

@@ -72,13 +72,13 @@ def _pace(library: Library, spec: ModelSpec) -> Pace:
     used = [run.usage[spec.name] for run in library.runs.list(20) if spec.name in run.usage]
     answered = sum(usage.calls - usage.failed_calls for usage in used)
     server = spec.server
-    by_skill = (
+    by_kind = (
         library.calls.pace(public_url(server.base_url), server.model) if server else library.calls.pace("", spec.name)
     )
     if not answered:
-        return Pace(by_skill)
+        return Pace(by_kind)
     return Pace(
-        by_skill,
+        by_kind,
         tokens_out=sum(usage.tokens_out for usage in used) / answered,
         seconds=sum(usage.seconds for usage in used) / answered,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from lcdoc.agents.notes import Note
 from lcdoc.agents.packing import packed
 from lcdoc.agents.reader import Passage
 from lcdoc.documents import Document, Span
@@ -34,3 +35,14 @@ def _piece(document: Document, chunks: Sequence[Chunk]) -> Passage:
         while chunk.heading_path[: len(common)] != common:
             common = common[:-1]
     return Passage(document, Span(chunks[0].span.start, chunks[-1].span.end), common)
+
+
+def pieces_found(pieces: Sequence[Passage], note: Note) -> int:
+    """In how many of the pieces the quotes of a note stand."""
+    return sum(
+        any(
+            citation.document_id == piece.document.id and piece.span.overlaps(citation.span)
+            for citation in note.citations
+        )
+        for piece in pieces
+    )

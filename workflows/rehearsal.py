@@ -26,6 +26,11 @@ LIKELY_TOKENS_OUT: Mapping[str, int] = {
     "choose": 50,
 }
 """Of one answer, by skill, where nothing is known of the model. Most readings of a long text find nothing."""
+_FINDING_TOKENS_OUT = 140
+"""The same of a reading that finds something, and of one that does not."""
+_MISSING_TOKENS_OUT = 25
+READINGS = ("read", "list")
+"""Skills of which it makes a difference, and can be foreseen, whether something is found."""
 _OTHER_TOKENS_OUT = 150
 _GUESS_WEIGHT = 2
 """How many answers the guess for a skill is worth beside those that were seen."""
@@ -37,28 +42,42 @@ _TEMPLATE_TOKENS = 4
 class Pace:
     """What calls to a model have taken so far, on average."""
 
-    by_skill: Mapping[str, tuple[float, int]]
-    """Tokens of an answer, and of how many answers that is known."""
+    by_kind: Mapping[tuple[str, bool | None], tuple[float, int]]
+    """Tokens of an answer, and of how many answers that is known; by skill and by whether something was found, None
+    where answers do not say."""
     tokens_out: float | None = None
     """Of all answers together; None: there was none."""
     seconds: float | None = None
 
-    def tokens_of(self, skill: str) -> float:
-        """Tokens of an answer, likely: those seen beside the guess, which for a skill without any is as far off as it
-        is for the others."""
-        seen, number = self.by_skill.get(skill, (0.0, 0))
-        guess = LIKELY_TOKENS_OUT.get(skill, _OTHER_TOKENS_OUT) * self._off
-        return (seen * number + guess * _GUESS_WEIGHT) / (number + _GUESS_WEIGHT)
+    def tokens_of(self, skill: str, finding: float | None = None) -> float:
+        """Tokens of an answer, likely; of readings of which the share `finding` finds something, where that is known.
+
+        Answers that were seen count beside the guess, which for a kind without any is as far off as for the others.
+        """
+        if finding is not None:
+            return finding * self._mean(skill, (True,)) + (1 - finding) * self._mean(skill, (False,))
+        return self._mean(skill, (True, False, None))
+
+    def _mean(self, skill: str, founds: tuple[bool | None, ...]) -> float:
+        seen = [self.by_kind.get((skill, found), (0.0, 0)) for found in founds]
+        number = sum(count for _, count in seen)
+        guess = _guess(skill, founds[0] if len(founds) == 1 else None) * self._off
+        return (sum(tokens * count for tokens, count in seen) + guess * _GUESS_WEIGHT) / (number + _GUESS_WEIGHT)
 
     @property
     def _off(self) -> float:
         """By what the guesses are off for this model: answers of some are short, others reason at length."""
-        guessed = sum(
-            LIKELY_TOKENS_OUT.get(skill, _OTHER_TOKENS_OUT) * number for skill, (_, number) in self.by_skill.items()
-        )
+        guessed = sum(_guess(skill, found) * number for (skill, found), (_, number) in self.by_kind.items())
         if guessed:
-            return sum(seen * number for seen, number in self.by_skill.values()) / guessed
+            return sum(tokens * number for tokens, number in self.by_kind.values()) / guessed
         return 1.0 if self.tokens_out is None else self.tokens_out / LIKELY_TOKENS_OUT["read"]
+
+
+def _guess(skill: str, found: bool | None) -> float:
+    """Tokens of an answer of a model of which nothing is known."""
+    if found is None or skill not in READINGS:
+        return LIKELY_TOKENS_OUT.get(skill, _OTHER_TOKENS_OUT)
+    return _FINDING_TOKENS_OUT if found else _MISSING_TOKENS_OUT
 
 
 class Stage:
@@ -106,11 +125,19 @@ class Stage:
             await self._reader.answer(question, notes)
         return tuple(self._model.requests)
 
-    def plan(self, requests: Requests, *, more_tokens_in: int = 0, likely: Sequence[Request] | None = None) -> Plan:
+    def plan(
+        self,
+        requests: Requests,
+        *,
+        more_tokens_in: int = 0,
+        likely: Sequence[Request] | None = None,
+        finding: int | None = None,
+    ) -> Plan:
         """Calls, tokens, money and time of `requests`: what is likely, and with `at_most` what cannot be passed.
 
         `likely` are those of them that are likely sent; if not given, all but the widening. `more_tokens_in` are those
-        that prompts may have beyond `requests`, where notes are longer than is likely.
+        that prompts may have beyond `requests`, where notes are longer than is likely. `finding` is how many of the
+        likely readings find something, where that can be foreseen.
         """
         first = (*requests.reading, *requests.answering)
         likely = first if likely is None else likely
@@ -118,7 +145,7 @@ class Stage:
         all_of_them = (*first, *requests.widening, *answering_again)
         usage = TokenUsage(
             tokens_in=sum(_likely_tokens(request) for request in likely),
-            tokens_out=round(sum(self._likely_answer(request) for request in likely)),
+            tokens_out=round(self._likely_answers(likely, finding)),
         )
         most = TokenUsage(
             tokens_in=more_tokens_in + sum(count_prompt(self._model, request) for request in all_of_them),
@@ -127,8 +154,16 @@ class Stage:
         at_most = self._plan(len(all_of_them), most)
         return replace(self._plan(len(likely), usage), requests=requests, at_most=at_most)
 
-    def _likely_answer(self, request: Request) -> float:
-        return min(request.max_tokens, self._pace.tokens_of(request.prompt.partition("/")[0]))
+    def _likely_answers(self, requests: Sequence[Request], finding: int | None) -> float:
+        readings = sum(_skill(request) in READINGS for request in requests)
+        share = None if finding is None or not readings else min(1.0, finding / readings)
+        return sum(
+            min(
+                request.max_tokens,
+                self._pace.tokens_of(_skill(request), share if _skill(request) in READINGS else None),
+            )
+            for request in requests
+        )
 
     def _plan(self, calls: int, usage: TokenUsage) -> Plan:
         return Plan(
@@ -138,6 +173,10 @@ class Stage:
             cost_usd=self._model.spec.cost_usd(usage),
             seconds=None if self._pace.seconds is None else round(self._pace.seconds * calls, 1),
         )
+
+
+def _skill(request: Request) -> str:
+    return request.prompt.partition("/")[0]
 
 
 def _likely_tokens(request: Request) -> int:

@@ -109,10 +109,10 @@ class Retrieve(GraphWorkflow):
         )
         # A count or a list is begun with whatever there is.
         if (note.found and (note.confidence >= _SURE or kind_of(question) == "list")) or not more:
-            return stage.plan(requests)
+            return stage.plan(requests, finding=1)
         noted = note.found or (await stage.noted(more, question)).found
         likely = (*requests.reading, *requests.widening, *(requests.answering if noted else ()))
-        return stage.plan(requests, likely=likely)
+        return stage.plan(requests, likely=likely, finding=int(noted))
 
 
 class _Steps:

@@ -57,12 +57,22 @@ def test_an_answer_comes_back_as_it_was(library):
     assert library.verify() == []
 
 
-def test_the_pace_of_a_model_is_by_skill(library):
-    for key, prompt, tokens in (("a", "read/large/1", 30), ("b", "read/small/2", 90), ("c", "answer/large/1", 200)):
-        put(library, key, replace(CALL, prompt=prompt, tokens_out=tokens))
-    put(library, "d", replace(CALL, model="another", prompt="read/large/1", tokens_out=5_000))
+def test_the_pace_of_a_model_is_by_skill_and_by_what_was_found(library):
+    for key, prompt, tokens, text in (
+        ("a", "read/large/1", 30, '{"found": false}'),
+        ("b", "read/small/2", 90, '{"found": false}'),
+        ("c", "read/small/2", 300, '{"found": true, "quotes": []}'),
+        ("d", "condense/large/1", 200, "not JSON"),
+        ("f", "condense/large/1", 100, '["found"]'),
+    ):
+        put(library, key, replace(CALL, prompt=prompt, tokens_out=tokens, text=text))
+    put(library, "x", replace(CALL, model="another", prompt="read/large/1", tokens_out=5_000))
     put(library, "e", replace(CALL, base_url="http://elsewhere/v1", prompt="read/large/1", tokens_out=5_000))
-    assert library.calls.pace(CALL.base_url, CALL.model) == {"read": (60.0, 2), "answer": (200.0, 1)}
+    assert library.calls.pace(CALL.base_url, CALL.model) == {
+        ("read", False): (60.0, 2),
+        ("read", True): (300.0, 1),
+        ("condense", None): (150.0, 2),
+    }
     assert library.calls.pace(CALL.base_url, "nobody") == {}
 
 

@@ -37,15 +37,30 @@ def test_a_model_that_was_never_asked_answers_as_long_as_others() -> None:
 
 
 def test_what_was_seen_counts_more_the_more_of_it_there_is() -> None:
-    few, many = Pace({"read": (1_000.0, 1)}), Pace({"read": (1_000.0, 500)})
+    few, many = Pace({("read", True): (1_000.0, 1)}), Pace({("read", True): (1_000.0, 500)})
     assert LIKELY_TOKENS_OUT["read"] < few.tokens_of("read") <= many.tokens_of("read")
     assert many.tokens_of("read") == pytest.approx(1_000, rel=0.01)
 
 
 def test_skills_differ_and_one_not_seen_is_off_as_the_others_are() -> None:
-    pace = Pace({"read": (LIKELY_TOKENS_OUT["read"] / 2, 100), "choose": (LIKELY_TOKENS_OUT["choose"] / 2, 100)})
-    assert pace.tokens_of("choose") < pace.tokens_of("read")
+    half = {(skill, None): (LIKELY_TOKENS_OUT[skill] / 2, 100) for skill in ("merge", "choose")}
+    pace = Pace(half)
+    assert pace.tokens_of("choose") < pace.tokens_of("merge")
     assert pace.tokens_of("answer") == pytest.approx(LIKELY_TOKENS_OUT["answer"] / 2)
+
+
+def test_readings_that_find_something_are_told_apart() -> None:
+    pace = Pace({("read", True): (200.0, 50), ("read", False): (20.0, 950)})
+    none, some, all_ = (pace.tokens_of("read", share) for share in (0.0, 0.5, 1.0))
+    assert none == pytest.approx(20, rel=0.02)
+    assert all_ == pytest.approx(200, rel=0.05)
+    assert some == pytest.approx((none + all_) / 2)
+    assert pace.tokens_of("read") == pytest.approx(29, rel=0.02)
+
+
+def test_that_most_readings_found_nothing_does_not_make_other_answers_short() -> None:
+    guessed = Pace({}).tokens_of("answer")
+    assert Pace({("read", False): (25.0, 500)}).tokens_of("answer") == pytest.approx(guessed)
 
 
 def test_where_no_answer_is_kept_the_runs_tell() -> None:
