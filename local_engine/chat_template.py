@@ -2,9 +2,8 @@
 
 A template is a program (Jinja2) that comes with the model's files, so it runs in Jinja's sandbox: it reads no files,
 reaches no Python internals, and is stopped when it loops or grows without end. Messages are documents and other
-untrusted text; a template is the only one who may write control tokens such as `<|im_end|>`. Which characters of the
-result a message brought is known exactly, because the template is run on messages whose characters have been
-exchanged, one for one, for stand-ins that occur nowhere else.
+untrusted text; a template is the only one who may write control tokens such as `<|im_end|>`. Which of the result's
+tokens are its own is known, because it is run on messages with stand-ins for some characters (`stand_ins.py`).
 """
 
 from __future__ import annotations
@@ -23,13 +22,10 @@ from lcdoc.local_engine.template_sandbox import ENVIRONMENT, EndlessError, check
 PLAIN_TEMPLATE: Final = (
     "{{ bos_token or '' }}{% for message in messages %}{{ message.role | capitalize }}: "
     "{% if message.content is string %}{{ message.content }}"
-    "{% else %}{% for part in message.content %}{{ part.text }}{% endfor %}{% endif %}\n\n"
+    "{% else %}{% for part in message.content %}{{ part.text }}{% endfor %}{% endif %}{{ '\n\n' }}"
     "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 """For models that come without a template: each message behind its role, and an empty line."""
-
-_LEGIBLE: Final = frozenset({"system", "developer", "assistant"})
-"""Roles whose messages a template may go by: switches in the system's, the reasoning in the assistant's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +34,8 @@ class Rendered:
 
     text: str
     marked: str
-    """The same, character for character, with stand-ins for those by which a message could form a control token."""
+    """The same, character for character, with stand-ins in what messages brought: a control token in it is the
+    template's own."""
 
 
 class ChatTemplate:
@@ -88,18 +85,12 @@ class ChatTemplate:
     ) -> Rendered:
         """The prompt's text and its marked twin.
 
-        `trusted` variables may hold control tokens (`bos_token`), messages and `untrusted` ones may not. `controls` are
-        those tokens, and whether they are special to the tokenizer: an assistant's own messages keep those that are
-        not, such as `<think>`.
+        `trusted` variables may hold control tokens (`bos_token`); messages and `untrusted` ones may not. The template
+        is shown their texts with stand-ins, so a control token in them does not decide what it does either. For
+        `controls` see `stand_ins.Exchange`.
         """
-        text = self.render(messages, {**trusted, **untrusted})
-        exchange = Exchange(controls, text)
-        variables, marked = {**trusted, **exchange.harmless(untrusted)}, ""
-        for legible in (frozenset[str](), _LEGIBLE):
-            marked = self.render(exchange.messages(messages, legible), variables)
-            if exchange.undone(marked) == text:
-                return Rendered(text, marked)
-        # The template goes by control tokens that a message holds: it is shown messages without any.
+        exchange = Exchange(controls, messages, untrusted)
+        marked = self.render(exchange.messages(messages), {**trusted, **exchange.variables(untrusted)})
         return Rendered(exchange.undone(marked), marked)
 
 

@@ -1,120 +1,92 @@
 """Characters of untrusted text, exchanged one for one for stand-ins, so that it can be told apart in a larger text.
 
-The stand-ins are characters of Unicode's private planes that the text does not use. A control token found in the
-larger text then consists of characters that did not come from the untrusted one.
+The stand-ins are characters of one of Unicode's private planes, such as the text does not use. Of every control token
+at least one character is exchanged wherever untrusted text holds it; so a control token that is found in the larger
+text cannot have come from it, not even in pieces that were joined or after something between them was cut out. As few
+characters as possible are exchanged, so that a chat template still finds what it looks for, such as `/no_think`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from lcdoc.local_engine.errors import InvalidRequestError
 
 _PRIVATE: Final = re.compile("[\U000f0000-\U000fffff]")
 _STAND_INS: Final = range(0xF0000, 0xFFF00, 0x100)
-"""Where blocks of stand-ins may begin, in a plane of Unicode that is left to private use."""
+"""Where blocks of stand-ins may begin."""
 
 
 class Exchange:
-    """Characters exchanged for stand-ins and back."""
+    """The exchange for one set of messages.
 
-    def __init__(self, controls: Mapping[str, bool], text: str) -> None:
-        characters = sorted({character for control in controls for character in control if not character.isspace()})
-        used = {ord(character) for character in _PRIVATE.findall(text)}
+    `controls` are the tokens that nobody but the template may write, and whether they are special to the tokenizer: an
+    assistant's own messages keep those that are not, such as `<think>`, since that is how the model wrote them.
+    """
+
+    def __init__(self, controls: Mapping[str, bool], messages: Sequence[Mapping[str, Any]], variables: object) -> None:
+        special = [control for control, is_special in controls.items() if is_special]
+        ordinary = {character for control in controls if control not in special for character in control}
+        everywhere, assistants = _distinctive(controls, frozenset()), _distinctive(special, ordinary)
+        used = {ord(character) for text in _texts([messages, variables]) for character in _PRIVATE.findall(text)}
+        characters = sorted({*everywhere, *assistants})
         base = next((base for base in _STAND_INS if used.isdisjoint(range(base, base + 0x100))), None)
         if base is None or len(characters) > 0x100:
             raise InvalidRequestError("the messages use all of a private plane of Unicode: remove such characters")
-        self._forward = {ord(character): chr(base + i) for i, character in enumerate(characters)}
-        self._back = {ord(stand_in): chr(character) for character, stand_in in self._forward.items()}
-        self._all = _Control(controls)
-        self._special = _Control([control for control, special in controls.items() if special])
+        stand_ins = {ord(character): chr(base + i) for i, character in enumerate(characters)}
+        self._back = {ord(stand_in): chr(character) for character, stand_in in stand_ins.items()}
+        self._everywhere = {ord(character): stand_ins[ord(character)] for character in everywhere}
+        self._assistants = {ord(character): stand_ins[ord(character)] for character in assistants}
 
-    def undone(self, marked: str) -> str:
-        return marked.translate(self._back)
-
-    def harmless(self, value: Any, special: bool = False) -> Any:
-        """Control tokens exchanged, wherever a value holds them; `special`: only those special to the tokenizer."""
-        control = self._special if special else self._all
-        return self._over(value, lambda text: control.exchange(text, self._hidden))
-
-    def messages(self, messages: Sequence[Mapping[str, Any]], legible: frozenset[str]) -> list[dict[str, Any]]:
-        """The messages with their contents exchanged, and their other fields harmless.
-
-        Every character is that occurs in a control token. Where a message's role is one of the `legible`, only those
-        are that make up a token, or the part of one at an end of the text: what a template looks for in it, such as
-        `/no_think`, it still finds. A role itself is the caller's.
-        """
-        exchanged = []
-        for message in messages:
-            role = message.get("role")
-            own = role == "assistant" and role in legible
-            control = self._special if own else self._all
-            made = {}
-            for key, value in message.items():
-                if key != "content":
-                    made[key] = self.harmless(value, own)
-                elif role in legible:
-                    made[key] = self._content(value, partial(control.exchange_ends, change=self._hidden))
-                else:
-                    made[key] = self._content(value, self._hidden)
-            exchanged.append(made)
-        return exchanged
-
-    def _hidden(self, text: str) -> str:
-        return text.translate(self._forward)
-
-    def _content(self, value: Any, change: Callable[[str], str]) -> Any:
-        """A message's content: a text, or parts whose texts are changed and whose other fields are harmless."""
-        if isinstance(value, str):
-            return change(value)
-        if isinstance(value, Mapping):
-            return {
-                key: self._content(each, change) if key in {"text", "content"} else self.harmless(each)
-                for key, each in value.items()
+    def messages(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The messages with stand-ins, except in their roles, which are the caller's."""
+        return [
+            {
+                key: value if key == "role" else self._exchanged(value, self._table(message))
+                for key, value in message.items()
             }
-        return [self._content(each, change) for each in value] if isinstance(value, list | tuple) else value
+            for message in messages
+        ]
 
-    def _over(self, value: Any, change: Callable[[str], str]) -> Any:
-        """Every text in a value of JSON's types changed, keys included."""
+    def variables(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """What a template may know besides, with stand-ins."""
+        return {name: self._exchanged(value, self._everywhere) for name, value in variables.items()}
+
+    def undone(self, text: str) -> str:
+        """The text with its characters as they were."""
+        return text.translate(self._back)
+
+    def _table(self, message: Mapping[str, Any]) -> Mapping[int, str]:
+        return self._assistants if message.get("role") == "assistant" else self._everywhere
+
+    def _exchanged(self, value: Any, table: Mapping[int, str]) -> Any:
         if isinstance(value, str):
-            return change(value)
+            return value.translate(table)
         if isinstance(value, Mapping):
-            return {change(str(key)): self._over(each, change) for key, each in value.items()}
-        return [self._over(each, change) for each in value] if isinstance(value, list | tuple) else value
+            return {str(key).translate(table): self._exchanged(each, table) for key, each in value.items()}
+        return [self._exchanged(each, table) for each in value] if isinstance(value, list | tuple) else value
 
 
-class _Control:
-    """Where a text holds control tokens, or could complete one with its neighbour."""
+def _distinctive(tokens: Collection[str], kept: Collection[str]) -> list[str]:
+    """Characters of which every token has one; if possible none of `kept`, nor letters, and few."""
+    chosen, left = [], [token for token in tokens if token.strip()]
+    while left:
+        counts = {character: sum(character in token for token in left) for character in set("".join(left))}
+        best = min(counts, key=lambda one: (one in kept, one.isalnum() or one.isspace(), -counts[one], one))
+        chosen.append(best)
+        left = [token for token in left if best not in token]
+    return chosen
 
-    def __init__(self, controls: Collection[str]) -> None:
-        self._tokens = sorted(controls, key=len, reverse=True)
-        self._whole = re.compile("|".join(map(re.escape, self._tokens)) or "(?!)")
-        self._heads = {token[:length] for token in self._tokens for length in range(1, len(token))}
-        self._tails = {token[-length:] for token in self._tokens for length in range(1, len(token))}
-        self._longest = max(map(len, self._tokens), default=0)
 
-    def exchange(self, text: str, change: Callable[[str], str]) -> str:
-        """Whole tokens changed."""
-        return self._whole.sub(lambda match: change(match[0]), text)
-
-    def exchange_ends(self, text: str, change: Callable[[str], str]) -> str:
-        """Whole tokens changed, and parts of one at the ends; the space around a text does not count."""
-        text = self.exchange(text, change)
-        core = text.strip()
-        if len(core) < self._longest and any(core in token for token in self._tokens):
-            return change(text)
-        start = len(text) - len(text.lstrip())
-        end = start + len(core)
-        lengths = range(min(self._longest - 1, len(core)), 0, -1)
-        tail = next((length for length in lengths if core[:length] in self._tails), 0)
-        head = next((length for length in lengths if core[-length:] in self._heads), 0)
-        return (
-            text[:start]
-            + change(text[start : start + tail])
-            + text[start + tail : max(start + tail, end - head)]
-            + change(text[max(start + tail, end - head) : end])
-            + text[end:]
-        )
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value of JSON's types."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from (str(key), *_texts(each))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)

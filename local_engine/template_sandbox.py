@@ -17,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-_MOST_TURNS: Final = 1_000_000
+_MOST_TURNS: Final = 300_000
 """Turns of loops and calls of macros that one prompt may take; real templates take some for each message."""
 _LONGEST: Final = 50_000_000
 """Characters of any text that a template may put together."""
@@ -57,7 +57,8 @@ class _Counted(NodeTransformer):
 
     def _counting(self, node: nodes.For | nodes.Macro | nodes.CallBlock) -> nodes.Node:
         self.generic_visit(node)
-        node.body.insert(0, nodes.ExprStmt(self._call("count_turn")).set_lineno(node.lineno))
+        # Reading the attribute counts: a call would go through the sandbox's checks each time.
+        node.body.insert(0, nodes.ExprStmt(nodes.EnvironmentAttribute("turn")).set_lineno(node.lineno))
         return node
 
     visit_For = visit_Macro = visit_CallBlock = _counting  # noqa: N815
@@ -109,11 +110,12 @@ class _Environment(ImmutableSandboxedEnvironment):
         """Start counting a render's turns, in this thread."""
         self._turns.left = _MOST_TURNS
 
-    def count_turn(self) -> str:
+    @property
+    def turn(self) -> None:
+        """Counts one turn of a loop, or one call of a macro."""
         self._turns.left -= 1
         if self._turns.left < 0:
             raise EndlessError
-        return ""
 
     def bounded(self, value: Any) -> Any:
         if isinstance(value, str | list | tuple):
@@ -136,10 +138,11 @@ class _Environment(ImmutableSandboxedEnvironment):
             raise EndlessError
         return self.bounded(super().call_binop(context, operator, left, right))
 
-    def call(self, context: Context, obj: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         if any(isinstance(value, int) and abs(value) > _LONGEST for value in (*args, *kwargs.values())):
             raise EndlessError
-        owner = getattr(obj, "__self__", None)
+        # The sandbox has its own function around a text's `format`.
+        owner = getattr(getattr(obj, "__wrapped__", obj), "__self__", None)
         if isinstance(owner, str) and obj.__name__.startswith("format") and _WIDE.search(owner):
             raise EndlessError
         return self.bounded(super().call(context, obj, *args, **kwargs))

@@ -102,8 +102,7 @@ class Tokenizer:
         Control tokens come from the template alone, whatever the messages hold. `variables` are what the template may
         know besides, such as `tools` or `enable_thinking`. Raises InvalidRequestError for messages that it refuses.
         """
-        if not messages:
-            raise InvalidRequestError("a chat without messages: give one at least")
+        _check_messages(messages)
         template = self._template(bool(variables.get("tools")))
         rendered = template.render_marked(
             messages,
@@ -210,6 +209,21 @@ class Tokenizer:
     def _makes_control(self, merge: str | Sequence[str]) -> bool:
         parts = merge.split(" ") if isinstance(merge, str) else merge
         return "".join(parts) in self._names or any(part in self._names for part in parts)
+
+
+def _check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Templates pass over what is missing in a message, or print it as `None`."""
+    if not messages:
+        raise InvalidRequestError("a chat without messages: give one at least")
+    for i, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise InvalidRequestError(f"message {i} has no role: give each a role and a content")
+        content = message.get("content")
+        # An assistant's turn may be calls of tools alone.
+        if not isinstance(content, str | list | tuple) and not (content is None and message["role"] == "assistant"):
+            raise InvalidRequestError(
+                f"message {i} ({message['role']}) has no content: give a text, or a list of parts"
+            )
 
 
 def _special_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
