@@ -22,7 +22,7 @@ class CpuOperations:
         # PyTorch's own rms_norm takes ten times as long on bfloat16; a vector norm in float32 is exact, and fast.
         wide = x.float()
         length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        scale = length.square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
+        scale: Tensor = length.square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
         if wide.dtype == x.dtype:
             return (wide * scale).mul_(weight)
         return wide.mul_(scale).to(x.dtype).mul_(weight)

@@ -1,8 +1,8 @@
 """Weight-only quantization, done while loading: int8 for each output, int4 in groups along the inputs.
 
-Activations stay as they are, so a quantized matrix is exactly the matrix that `dequantized()` gives. Few rows (decoding)
-are bound by reading the weight and go through kernels that read it packed; many rows (prefill) are bound by arithmetic,
-so the weight is expanded once for all of them.
+Activations stay as they are, so a quantized matrix is exactly the matrix that `dequantized()` gives. Few rows, when
+decoding, are bound by reading the weight, and go through kernels that read it packed; many rows, of a prompt, are bound
+by arithmetic, so the weight is expanded once for all of them.
 
 int8: w = scale[n] q, q in -127..127. int4: w = scale[n, g] q + zero[n, g], q in 0..15, g = k // group (asymmetric
 round-to-nearest between each group's least and greatest weight).

@@ -1,0 +1,407 @@
+"""The engine's front door: load a model, generate.
+
+    engine = Engine.load("models/Qwen2.5-0.5B-Instruct")
+    async for piece in engine.generate([{"role": "user", "content": "Why?"}], Sampling(max_tokens=100)):
+        print(piece.text, end="")
+
+One engine serves any number of callers at once, from any thread or event loop: their requests share its passes. A prompt
+that begins like an earlier one, document first and question last, is computed only from where it differs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from lcdoc.local_engine.config import ModelConfig, read_config
+from lcdoc.local_engine.constraints import Grammars, Matcher
+from lcdoc.local_engine.decoder import Decoder, Operations
+from lcdoc.local_engine.detokenizer import Detokenizer
+from lcdoc.local_engine.errors import EngineError, InvalidRequestError, RequestTooLargeError
+from lcdoc.local_engine.generation_config import GenerationDefaults, read_generation_defaults
+from lcdoc.local_engine.hub import locate
+from lcdoc.local_engine.loading import OnProgress, load_weights
+from lcdoc.local_engine.loop import Loop
+from lcdoc.local_engine.memory import cache_bytes
+from lcdoc.local_engine.page_tables import PageTables
+from lcdoc.local_engine.pages import PagePool
+from lcdoc.local_engine.precision import choose_dtype
+from lcdoc.local_engine.prefix_cache import PrefixCache
+from lcdoc.local_engine.quantization import Quantization
+from lcdoc.local_engine.requests import Finish, Piece, Request, Usage
+from lcdoc.local_engine.rope import Rope
+from lcdoc.local_engine.sampling import Sampled, Sampling
+from lcdoc.local_engine.scheduler import Scheduler
+from lcdoc.local_engine.speculation import PromptLookup
+from lcdoc.local_engine.stop_strings import StopStrings
+from lcdoc.local_engine.tokenizer import Tokenizer
+from lcdoc.local_engine.weights import Checkpoint
+
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
+"""A text to be continued, token ids, or the messages of a chat."""
+
+_MOST_DRAFTS = 8
+_STEP_TOKENS = {"cpu": 512, "cuda": 2048}
+_SEQUENCES = {"cpu": 16, "cuda": 64}
+_TABLE_COLUMNS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class KVConfig:
+    """The cache of keys and values."""
+
+    page_size: int = 64
+    """Tokens of one head in a page."""
+    max_memory: float | None = None
+    """Bytes for the cache, or a share (up to 1) of the memory that is free when the weights are loaded. None: half of it
+    on a CPU, 0.9 on a GPU."""
+    prefix_cache: bool = True
+    """Whether beginnings of prompts are kept for later requests, while nothing else needs their pages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A whole answer."""
+
+    text: str
+    tokens: tuple[Sampled, ...]
+    finish: Finish
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What the engine does at this moment, and has done."""
+
+    running: int
+    waiting: int
+    pages_used: int
+    """By requests and by kept prefixes."""
+    pages_cached: int
+    """By kept prefixes alone, free for whoever needs them."""
+    pages: int
+    steps: int
+    requests: int
+    failed: int
+    preemptions: int
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
+
+
+class Engine:
+    """A loaded model. Made by `Engine.load`; `close` frees its memory. Also a context manager."""
+
+    def __init__(
+        self,
+        name: str,
+        config: ModelConfig,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        scheduler: Scheduler,
+        defaults: GenerationDefaults,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        speculate: bool = True,
+    ) -> None:
+        self.name = name
+        self.config = config
+        self.tokenizer = tokenizer
+        self.defaults = defaults
+        self.dtype = dtype
+        self.device = device
+        self._decoder = decoder
+        self._scheduler = scheduler
+        self._grammars: Grammars | None = None
+        self._speculate = speculate
+        self._numbers = itertools.count()
+        self._loop = Loop(decoder, scheduler, device)
+
+    @classmethod
+    def load(
+        cls,
+        path_or_hub_id: str | Path,
+        *,
+        dtype: str = "auto",
+        quantize: Quantization | None = None,
+        device: str = "auto",
+        kv: KVConfig | None = None,
+        sequences: int | None = None,
+        step_tokens: int | None = None,
+        speculate: bool = True,
+        on_progress: OnProgress | None = None,
+    ) -> Self:
+        """Load a checkpoint of the Llama family from a folder, or from the hub.
+
+        `dtype` is auto, bfloat16, float16 or float32; `quantize` int8, int4 or None; `device` auto, cpu or cuda[:N].
+        `sequences` run at once at most, and a pass computes `step_tokens` tokens at most. Blocks until the model is
+        loaded. Raises EngineError: ModelFilesError, UnsupportedModelError.
+        """
+        kv = kv or KVConfig()
+        folder = locate(str(path_or_hub_id))
+        config = read_config(folder)
+        where = _device(device)
+        number_type = choose_dtype(dtype, where)
+        tokenizer = Tokenizer.load(folder, config)
+        weights = load_weights(Checkpoint(folder), config, number_type, where, quantize, on_progress)
+        most = sequences or _SEQUENCES[where.type]
+        pages = _pages(config, kv, number_type, where, most)
+        pool = PagePool(pages, kv.page_size, config.head_dim, number_type, where)
+        columns = min(_TABLE_COLUMNS, -(-config.context_window // kv.page_size))
+        tables = PageTables(pool, most, config.layers, config.kv_heads, columns)
+        rope = Rope(config, where)
+        # Keys that depend on a prompt's length are of no use to a prompt of another length.
+        keeps = kv.prefix_cache and not rope.depends_on_length
+        decoder = Decoder(config, weights, rope, _operations(config, where))
+        scheduler = Scheduler(
+            tables,
+            PrefixCache(tables) if keeps else None,
+            sequences=most,
+            step_tokens=step_tokens or _STEP_TOKENS[where.type],
+        )
+        defaults = read_generation_defaults(folder)
+        name = folder.name if Path(path_or_hub_id).exists() else str(path_or_hub_id)
+        return cls(
+            name,
+            config,
+            decoder,
+            tokenizer,
+            scheduler,
+            defaults,
+            dtype=number_type,
+            device=where,
+            speculate=speculate,
+        )
+
+    @property
+    def context_window(self) -> int:
+        """Tokens of prompt and answer together: the model's, or what the cache holds where that is less."""
+        tables = self._scheduler.tables
+        fits = tables.pool.pages // (tables.layers * tables.kv_heads) * tables.pool.page_size
+        return min(self.config.context_window, fits)
+
+    @property
+    def weight_bytes(self) -> int:
+        return self._decoder.weights.nbytes
+
+    def stats(self) -> Stats:
+        """Figures for monitoring. Read without stopping the engine, so they may be of neighbouring moments."""
+        pool, prefixes, totals = self._scheduler.tables.pool, self._scheduler.prefixes, self._loop.totals
+        return Stats(
+            running=self._loop.running,
+            waiting=self._loop.waiting,
+            pages_used=pool.pages - pool.free,
+            pages_cached=prefixes.pages if prefixes is not None else 0,
+            pages=pool.pages,
+            steps=totals.steps,
+            requests=totals.requests,
+            failed=totals.failed,
+            preemptions=self._scheduler.preemptions,
+            prompt_tokens=totals.prompt_tokens,
+            cached_tokens=totals.cached_tokens,
+            output_tokens=totals.output_tokens,
+            drafted_tokens=totals.drafted_tokens,
+            accepted_tokens=totals.accepted_tokens,
+        )
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self.tokenizer.encode(text))
+
+    def encode(self, prompt: Prompt, **variables: Any) -> list[int]:
+        """A prompt's token ids; `variables` go to the chat template. Raises InvalidRequestError."""
+        if isinstance(prompt, str):
+            return [*self.tokenizer.prefix_ids, *self.tokenizer.encode(prompt)]
+        messages = [each for each in prompt if isinstance(each, Mapping)]
+        if messages and len(messages) == len(prompt):
+            return self.tokenizer.encode_chat(messages, **variables)
+        ids = [each for each in prompt if not isinstance(each, Mapping)]
+        if not all(0 <= token < self.config.vocab_size for token in ids):
+            raise InvalidRequestError(f"token ids are from 0 to {self.config.vocab_size - 1}")
+        return ids
+
+    async def generate(
+        self,
+        prompt: Prompt,
+        sampling: Sampling | None = None,
+        *,
+        schema: Mapping[str, Any] | None = None,
+        regex: str | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> AsyncGenerator[Piece]:
+        """The answer in pieces, the last with `finish` and `usage`. Closing the iterator early cancels the request.
+
+        With `schema` (a JSON schema) the answer is an instance of it; with `regex` it matches. Raises EngineError:
+        InvalidRequestError, RequestTooLargeError, EngineClosedError.
+        """
+        running = asyncio.get_running_loop()
+        arrived: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+        request = self._request(
+            prompt,
+            sampling or Sampling(),
+            lambda piece: running.call_soon_threadsafe(arrived.put_nowait, piece) and None,
+            schema=schema,
+            regex=regex,
+            variables=variables or {},
+        )
+        self._loop.submit(request)
+        ended = False
+        try:
+            while not ended:
+                piece = await arrived.get()
+                if isinstance(piece, Exception):
+                    ended = True
+                    raise piece
+                ended = piece.finish is not None
+                yield piece
+        finally:
+            if not ended:
+                self._loop.cancel(request)
+
+    async def complete(
+        self,
+        prompt: Prompt,
+        sampling: Sampling | None = None,
+        *,
+        schema: Mapping[str, Any] | None = None,
+        regex: str | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> Output:
+        """The whole answer; see `generate`."""
+        text: list[str] = []
+        tokens: list[Sampled] = []
+        async with aclosing(self.generate(prompt, sampling, schema=schema, regex=regex, variables=variables)) as pieces:
+            async for piece in pieces:
+                text.append(piece.text)
+                tokens += piece.tokens
+                if piece.finish is not None and piece.usage is not None:
+                    return Output("".join(text), tuple(tokens), piece.finish, piece.usage)
+        raise EngineError("the engine ended an answer without saying how")
+
+    def read_ahead(self, prompt: Prompt) -> Future[Usage]:
+        """Compute a prompt into the prefix cache while no request waits, so that one that begins alike starts at once.
+
+        The future is done when it is read; cancelling it takes it back. Raises InvalidRequestError and
+        RequestTooLargeError.
+        """
+        read: Future[Usage] = Future()
+
+        def deliver(piece: Piece | Exception) -> None:
+            if read.cancelled():
+                return
+            if isinstance(piece, Exception):
+                read.set_exception(piece)
+            elif piece.usage is not None:
+                read.set_result(piece.usage)
+
+        request = self._request(prompt, Sampling(max_tokens=1), deliver, ahead=True)
+        self._loop.submit(request)
+        read.add_done_callback(lambda done: self._loop.cancel(request) if done.cancelled() else None)
+        return read
+
+    def close(self) -> None:
+        """End what runs and free the memory."""
+        self._loop.close()
+        if self._grammars is not None:
+            self._grammars.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _request(
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        deliver: Any,
+        *,
+        schema: Mapping[str, Any] | None = None,
+        regex: str | None = None,
+        variables: Mapping[str, Any] | None = None,
+        ahead: bool = False,
+    ) -> Request:
+        ids = self.encode(prompt, **(variables or {}))
+        if not ids:
+            raise InvalidRequestError("the prompt is empty: give at least one token")
+        window = self.context_window
+        if len(ids) + (not ahead) > window:
+            of_cache = "" if window == self.config.context_window else ", which is what the cache holds"
+            raise RequestTooLargeError(
+                f"the prompt has {len(ids):,} tokens and the window is {window:,}{of_cache}: shorten the prompt"
+            )
+        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, max(1, window - len(ids)))).seeded()
+        request = Request(
+            next(self._numbers),
+            tuple(ids),
+            sampling,
+            deliver,
+            Detokenizer(self.tokenizer),
+            StopStrings(sampling.stop),
+            end_tokens=self.tokenizer.eos_ids,
+            matcher=self._matcher(schema, regex),
+            lookup=PromptLookup(_MOST_DRAFTS) if self._speculate and not ahead else None,
+            ahead=ahead,
+        )
+        self._scheduler.check_fits(request.longest)
+        return request
+
+    def _matcher(self, schema: Mapping[str, Any] | None, regex: str | None) -> Matcher | None:
+        if schema is None and regex is None:
+            return None
+        if schema is not None and regex is not None:
+            raise InvalidRequestError("an answer follows a schema or a regular expression, not both")
+        if self._grammars is None:
+            self._grammars = Grammars(self.tokenizer)
+        if schema is not None:
+            return self._grammars.compile_schema(schema).start()
+        return self._grammars.compile_regex(regex or "").start()
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in _SEQUENCES:
+        raise EngineError(f"device={wanted!r} is not known: auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise EngineError("device=cuda, but PyTorch finds no CUDA GPU: install a CUDA build of torch, or take cpu")
+    return device
+
+
+def _operations(config: ModelConfig, device: torch.device) -> Operations:
+    if device.type == "cpu":
+        from lcdoc.local_engine.operations_cpu import CpuOperations
+
+        return CpuOperations(config)
+    from lcdoc.local_engine.operations_cuda import CudaOperations
+
+    return CudaOperations(config)
+
+
+def _pages(config: ModelConfig, kv: KVConfig, dtype: torch.dtype, device: torch.device, sequences: int) -> int:
+    page_bytes = 2 * kv.page_size * config.head_dim * dtype.itemsize
+    rows = config.layers * config.kv_heads
+    most = sequences * rows * (-(-config.context_window // kv.page_size) + 1)
+    pages = cache_bytes(device, kv.max_memory, most * page_bytes) // page_bytes
+    if pages < rows:
+        raise EngineError(
+            f"{pages * page_bytes / 2**20:,.1f} MiB of cache do not hold {kv.page_size} tokens, which take "
+            f"{rows * page_bytes / 2**20:,.1f} MiB: raise max_memory, load with quantize, or take a smaller model"
+        )
+    return pages

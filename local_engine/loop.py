@@ -1,0 +1,183 @@
+"""The engine's thread: takes requests in, runs one forward pass after another, gives pieces out."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from lcdoc.local_engine.answering import absorb, draw, prepare
+from lcdoc.local_engine.batch import gather
+from lcdoc.local_engine.decoder import Decoder
+from lcdoc.local_engine.errors import EngineClosedError, EngineError
+from lcdoc.local_engine.requests import Piece, Request
+from lcdoc.local_engine.sampling import Sampled
+from lcdoc.local_engine.scheduler import Scheduler, Work
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the engine has done since it was loaded."""
+
+    steps: int = 0
+    requests: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+
+
+class Loop:
+    """Runs `scheduler`'s steps on `decoder` in a thread of its own. All methods may be called from any thread."""
+
+    def __init__(self, decoder: Decoder, scheduler: Scheduler, device: torch.device) -> None:
+        self._decoder = decoder
+        self._scheduler = scheduler
+        self._device = device
+        self._inbox: deque[Request] = deque()
+        self._cancelled: deque[Request] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self.totals = Totals()
+        self._thread = threading.Thread(target=self._run, name="lcdoc-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request) -> None:
+        """Queue a request. Raises EngineClosedError."""
+        with self._wake:
+            if self._closing:
+                raise EngineClosedError("the engine is closed: load it again")
+            self._inbox.append(request)
+            self._wake.notify()
+
+    def cancel(self, request: Request) -> None:
+        """End a request after the pass under way; nothing more is delivered for it."""
+        with self._wake:
+            request.cancelled = True
+            self._cancelled.append(request)
+            self._wake.notify()
+
+    def close(self) -> None:
+        """Stop after the pass under way. What still ran or waited gets EngineClosedError."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    @property
+    def running(self) -> int:
+        return len(self._scheduler.running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._scheduler.waiting) + len(self._inbox)
+
+    def _run(self) -> None:
+        while self._take_in():
+            works = self._scheduler.next_step()
+            if not works:
+                continue
+            try:
+                self._step(works)
+            except Exception as error:  # noqa: BLE001  (one bad pass must not end the thread that all wait for)
+                logger.debug("a forward pass failed", exc_info=True)
+                for work in works:
+                    self._fail(work.request, _as_engine_error(error))
+        closed = EngineClosedError("the engine was closed before the answer was complete: load it and ask again")
+        for request in (*self._scheduler.running, *self._scheduler.waiting, *self._inbox):
+            self._fail(request, closed)
+
+    def _take_in(self) -> bool:
+        """New requests and cancellations; waits while there is nothing to do. False when the engine closes."""
+        with self._wake:
+            while not self._closing and not self._inbox and not self._cancelled and self._scheduler.idle:
+                self._wake.wait()
+            arrived, self._inbox = self._inbox, deque()
+            cancelled, self._cancelled = self._cancelled, deque()
+            if self._closing:
+                self._inbox = arrived
+                return False
+        for request in arrived:
+            if request.cancelled:
+                continue
+            self.totals.requests += 1
+            try:
+                self._scheduler.add(request)
+            except EngineError as error:
+                self._fail(request, error)
+        for request in cancelled:
+            self._scheduler.drop(request)
+        return True
+
+    def _step(self, works: list[Work]) -> None:
+        self.totals.steps += 1
+        prepare(works)
+        batch = gather([work.piece for work in works], self._scheduler.tables, self._device)
+        if not any(work.piece.logits for work in works):
+            self._decoder.hidden(batch)
+            drawn = {}
+        else:
+            logits = self._decoder.forward(batch)
+            drawn = {id(work): tokens for work, tokens in draw(works, logits)}
+        for work in works:
+            tokens = drawn.get(id(work))
+            if isinstance(tokens, EngineError):
+                self._fail(work.request, tokens)
+            elif tokens is None:
+                self._scheduler.computed(work, 0)
+                if work.request.ahead and work.request.computed == len(work.request.prompt):
+                    self._end(work.request, Piece("", finish="length", usage=work.request.usage))
+            else:
+                self._answer(work, tokens)
+
+    def _answer(self, work: Work, tokens: list[Sampled]) -> None:
+        try:
+            piece, accepted = absorb(work, tokens)
+        except EngineError as error:
+            self._fail(work.request, error)
+            return
+        self._scheduler.computed(work, accepted)
+        if piece.finish is None:
+            _deliver(work.request.deliver, piece)
+        else:
+            self._end(work.request, piece)
+
+    def _end(self, request: Request, last: Piece) -> None:
+        self._scheduler.finish(request)
+        totals, usage = self.totals, request.usage
+        totals.prompt_tokens += usage.prompt
+        totals.cached_tokens += usage.cached
+        totals.output_tokens += usage.output
+        totals.drafted_tokens += usage.drafted
+        totals.accepted_tokens += usage.accepted
+        _deliver(request.deliver, last)
+
+    def _fail(self, request: Request, error: EngineError) -> None:
+        self.totals.failed += 1
+        self._scheduler.drop(request)
+        _deliver(request.deliver, error)
+
+
+def _deliver(deliver: Callable[[Piece | Exception], None], what: Piece | Exception) -> None:
+    try:
+        deliver(what)
+    except RuntimeError:
+        # Whoever asked is gone: its event loop has ended.
+        logger.debug("a piece could not be delivered", exc_info=True)
+
+
+def _as_engine_error(error: Exception) -> EngineError:
+    if isinstance(error, EngineError):
+        return error
+    if isinstance(error, torch.OutOfMemoryError):
+        return EngineError("the GPU's memory ran out: load with a smaller max_memory, or with quantize")
+    return EngineError(f"the engine failed ({type(error).__name__}: {error})")

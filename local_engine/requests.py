@@ -1,0 +1,94 @@
+"""One request's life inside the engine: what was asked, what is in the cache, what was answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lcdoc.local_engine.constraints import Matcher
+from lcdoc.local_engine.detokenizer import Detokenizer
+from lcdoc.local_engine.prefix_cache import Match
+from lcdoc.local_engine.sampling import Sampled, Sampling
+from lcdoc.local_engine.speculation import PromptLookup
+from lcdoc.local_engine.stop_strings import StopStrings
+
+Finish = Literal["stop", "length"]
+"""`stop`: an end token, a stop string, or a constraint that is complete; `length`: max_tokens or the window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one request. `cached` ones of the prompt came from the prefix cache; `accepted` drafts held."""
+
+    prompt: int = 0
+    cached: int = 0
+    output: int = 0
+    drafted: int = 0
+    accepted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one step adds to an answer."""
+
+    text: str
+    """Only text that can no longer change; a token's text may come with a later one."""
+    tokens: tuple[Sampled, ...] = ()
+    finish: Finish | None = None
+    usage: Usage | None = None
+    """With the last piece."""
+
+
+Deliver = Callable[["Piece | Exception"], None]
+"""Is given the pieces, then nothing more after one with a finish; or the error that ended the request."""
+
+
+@dataclass(eq=False)
+class Request:
+    """A request and its state. Only the engine's own thread changes it."""
+
+    number: int
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    """With a seed, and with max_tokens cut to what the window leaves."""
+    deliver: Deliver
+    detokenizer: Detokenizer
+    stops: StopStrings
+    end_tokens: frozenset[int] = frozenset()
+    matcher: Matcher | None = None
+    lookup: PromptLookup | None = None
+    ahead: bool = False
+    """Only to be read into the prefix cache, while nobody waits."""
+    tokens: list[int] = field(default_factory=list)
+    """Prompt and answer."""
+    slot: int | None = None
+    computed: int = 0
+    """How many of `tokens` are in the cache."""
+    locked: Match | None = None
+    cached: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    cancelled: bool = False
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.prompt)
+
+    @property
+    def output(self) -> int:
+        """Tokens answered."""
+        return len(self.tokens) - len(self.prompt)
+
+    @property
+    def decoding(self) -> bool:
+        """Whether all but the last token are in the cache."""
+        return self.computed == len(self.tokens) - 1 and self.output > 0
+
+    @property
+    def longest(self) -> int:
+        """Tokens at most, prompt and answer."""
+        return len(self.prompt) + (0 if self.ahead else self.sampling.max_tokens)
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(len(self.prompt), self.cached, self.output, self.drafted, self.accepted)

@@ -1,0 +1,251 @@
+"""Which tokens of which requests the next forward pass computes.
+
+Continuous batching: requests join and leave between passes. Each pass has a budget of tokens; every request that is
+decoding gets its one token (and drafts) first, and the rest goes to pieces of prompts ("DeepSpeed-FastGen", Dynamic
+SplitFuse), so that a long prompt never holds up the answers that are being written. Of several prompts the oldest gets
+at least half, the others share the rest: a short question does not wait for a book.
+
+A request is admitted when its prompt fits the free pages, cached prefixes that nobody uses counted as free. Should
+decoding run out of pages, the youngest request gives up its own and is read again later; its answer so far is kept, and
+since draws depend on nothing but seed and place, it goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lcdoc.local_engine.batch import Piece
+from lcdoc.local_engine.errors import RequestTooLargeError
+from lcdoc.local_engine.page_tables import PageTables
+from lcdoc.local_engine.prefix_cache import PrefixCache
+from lcdoc.local_engine.requests import Request
+
+_SMALLEST_PIECE = 32
+"""Tokens of a prompt that are worth a place in a pass, unless it ends there."""
+_DRAFTS_A_STEP = 16
+"""Drafted tokens in one pass, of all requests: beyond, they cost what they save."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A piece of a request in the next pass; for a request that decodes, the tokens after its first are drafts."""
+
+    request: Request
+    piece: Piece
+    drafts: tuple[int, ...] = ()
+
+
+class Scheduler:
+    """Waiting and running requests over one cache. Not thread-safe: the engine's own thread uses it."""
+
+    def __init__(
+        self,
+        tables: PageTables,
+        prefixes: PrefixCache | None,
+        *,
+        sequences: int,
+        step_tokens: int,
+    ) -> None:
+        self.tables = tables
+        self.prefixes = prefixes
+        self.sequences = sequences
+        self.step_tokens = step_tokens
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []
+        """In the order of their admission."""
+        self.preemptions = 0
+
+    @property
+    def idle(self) -> bool:
+        return not self.waiting and not self.running
+
+    def check_fits(self, tokens: int) -> None:
+        """Raise RequestTooLargeError where a request of so many tokens could not run even alone."""
+        pool = self.tables.pool
+        needed = self.tables.pages_for(tokens)
+        if needed > pool.pages:
+            raise RequestTooLargeError(
+                f"{tokens} tokens need {needed * pool.page_bytes / 2**20:,.0f} MiB of cache, and there are "
+                f"{pool.pages * pool.page_bytes / 2**20:,.0f} MiB: shorten the prompt or max_tokens, or raise max_memory"
+            )
+
+    def add(self, request: Request) -> None:
+        """Queue a request behind those that came before it. Raises RequestTooLargeError."""
+        self.check_fits(request.longest)
+        self.waiting.append(request)
+
+    def drop(self, request: Request) -> None:
+        """Forget a request that was cancelled or has failed; its pages are free at once."""
+        if request in self.running:
+            self.running.remove(request)
+            self._release(request)
+        elif request in self.waiting:
+            self.waiting.remove(request)
+
+    def finish(self, request: Request) -> None:
+        """Take a finished request out; what it computed stays in the prefix cache while there is room."""
+        self.running.remove(request)
+        self._remember(request)
+        self._release(request)
+
+    def computed(self, work: Work, accepted: int) -> None:
+        """Note that a pass is done; of its drafts, the first `accepted` held and the others leave the cache."""
+        request = work.request
+        rejected = len(work.drafts) - accepted
+        if rejected and request.slot is not None:
+            self.tables.truncate(request.slot, rejected)
+        before = request.computed
+        request.computed += len(work.piece.tokens) - rejected
+        if before < len(request.prompt) <= request.computed:
+            # At once, not at its end: other requests about the same document wait for it now.
+            self._remember(request)
+
+    def next_step(self) -> list[Work]:
+        """What to compute next; empty when there is nothing to do."""
+        self._admit()
+        decoding = [request for request in self.running if request.decoding]
+        works = list(self._decodes(decoding))
+        works = self._with_room(works)
+        left = self.step_tokens - sum(len(work.piece.tokens) for work in works)
+        reading = [request for request in self.running if not request.decoding]
+        if reading and (left > 0 or not works):
+            works += self._pieces(reading, max(left, _SMALLEST_PIECE))
+        return works
+
+    def _decodes(self, decoding: Sequence[Request]) -> Iterator[Work]:
+        drafts_left = min(_DRAFTS_A_STEP, self.step_tokens - len(decoding))
+        for request in decoding:
+            drafts: tuple[int, ...] = ()
+            room = request.sampling.max_tokens - request.output - 1
+            if drafts_left > 0 and room > 0:
+                drafts = tuple(self._drafts(request)[: min(room, drafts_left)])
+                drafts_left -= len(drafts)
+            yield self._decode(request, drafts)
+
+    def _decode(self, request: Request, drafts: tuple[int, ...]) -> Work:
+        tokens = (request.tokens[-1], *drafts)
+        slot = _slot(request)
+        return Work(request, Piece(slot, tokens, request.computed, len(request.prompt), logits=len(tokens)), drafts)
+
+    def _drafts(self, request: Request) -> Sequence[int]:
+        """Tokens that may well follow: those that a constraint leaves no choice about, else a copy of earlier text."""
+        if request.matcher is not None and (forced := request.matcher.forced()):
+            return forced
+        if request.lookup is None:
+            return []
+        drafts = request.lookup.propose(request.tokens)
+        return drafts if request.matcher is None else request.matcher.valid(drafts)
+
+    def _with_room(self, works: list[Work]) -> list[Work]:
+        """The works of decoding requests that there are pages for; the youngest requests give way where it is short."""
+        while works:
+            slots = np.array([work.piece.slot for work in works])
+            counts = np.array([len(work.piece.tokens) for work in works])
+            short = self.tables.pages_needed(slots, counts) - self.tables.pool.free
+            if short <= 0 or self._evict(short):
+                return works
+            if any(work.drafts for work in works):
+                works = [self._decode(work.request, ()) for work in works]
+                continue
+            youngest = self.running[-1]
+            self._preempt(youngest)
+            works = [work for work in works if work.request is not youngest]
+        return works
+
+    def _preempt(self, request: Request) -> None:
+        self.preemptions += 1
+        self.running.remove(request)
+        self._release(request)
+        request.computed = 0
+        self.waiting.appendleft(request)
+
+    def _pieces(self, reading: Sequence[Request], budget: int) -> Iterator[Work]:
+        """Pieces of prompts, oldest first. Pages for them were taken at admission."""
+        for index, request in enumerate(reading):
+            if budget <= 0:
+                return
+            wanted = len(request.tokens) - request.computed
+            others = len(reading) - index - 1
+            size = min(wanted, budget if not others else max(budget // 2, _SMALLEST_PIECE))
+            if size < wanted and size < _SMALLEST_PIECE:
+                return
+            budget -= size
+            last = size == wanted and not request.ahead
+            tokens = request.tokens[request.computed : request.computed + size]
+            yield Work(
+                request, Piece(_slot(request), tokens, request.computed, len(request.prompt), logits=1 if last else 0)
+            )
+
+    def _admit(self) -> None:
+        while self.waiting and len(self.running) < self.sequences:
+            request = self._next_waiting()
+            if request is None or not self._start(request):
+                return
+            self.waiting.remove(request)
+            self.running.append(request)
+
+    def _next_waiting(self) -> Request | None:
+        """The first in line; what is only read ahead lets the others pass, and leaves one place free."""
+        asked = next((request for request in self.waiting if not request.ahead), None)
+        if asked is not None:
+            return asked
+        return self.waiting[0] if len(self.running) < max(1, self.sequences - 1) else None
+
+    def _start(self, request: Request) -> bool:
+        """Give a request its pages, as many of them from the prefix cache as it has; False where there are too few."""
+        match = None
+        if self.prefixes is not None:
+            match = self.prefixes.match(request.tokens)
+            self.prefixes.lock(match)
+        shared = 0 if match is None else match.tokens
+        rows = self.tables.layers * self.tables.kv_heads
+        needed = self.tables.pages_for(len(request.tokens)) - self.tables.pages_for(shared)
+        # Each running request may want a page in every row soon; a start that takes those would be undone at once.
+        margin = rows * len(self.running)
+        short = needed + margin - self.tables.pool.free
+        if short > 0 and not self._evict(short) and (self.running or needed > self.tables.pool.free):
+            if self.prefixes is not None and match is not None:
+                self.prefixes.unlock(match)
+            return False
+        slot = self.tables.open()
+        if match is not None and match.tokens:
+            self.tables.adopt(slot, match.blocks, match.tokens)
+        self.tables.reserve(slot, len(request.tokens) - shared + self._growth(request, needed + margin))
+        request.slot, request.locked, request.computed = slot, match, shared
+        if not request.output:
+            request.cached = shared
+        return True
+
+    def _growth(self, request: Request, needed: int) -> int:
+        """Tokens of the answer to take pages for at once, so that a row stays in one run: all, if the pool is ample."""
+        more = request.longest - len(request.tokens)
+        spare = self.tables.pool.free - needed
+        return more if self.tables.pages_for(more + self.tables.pool.page_size) <= spare // 2 else 0
+
+    def _evict(self, pages: int) -> bool:
+        """Whether so many pages could be freed by forgetting cached prefixes."""
+        if self.prefixes is None or pages <= 0:
+            return pages <= 0
+        return self.prefixes.evict(pages) >= pages
+
+    def _remember(self, request: Request) -> None:
+        if self.prefixes is not None and request.slot is not None:
+            self.prefixes.insert(request.tokens[: request.computed], request.slot)
+
+    def _release(self, request: Request) -> None:
+        if request.slot is None:
+            return
+        self.tables.free(request.slot)
+        if self.prefixes is not None and request.locked is not None:
+            self.prefixes.unlock(request.locked)
+        request.slot = request.locked = None
+
+
+def _slot(request: Request) -> int:
+    if request.slot is None:
+        raise RuntimeError(f"request {request.number} runs without a place in the cache")
+    return request.slot
