@@ -22,6 +22,10 @@ from torch import Tensor
 
 Cases = Mapping[str, tuple[Callable[..., None], dict[str, Any]]]
 
+# Where there is a GPU, the same cases run on it too.
+WAYS = ("interpreted", *(("gpu",) if torch.cuda.is_available() else ()))
+_DEVICE = "LCDOC_TEST_KERNELS_ON"
+
 TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Half a unit in the last place of the result, and the rounding of softmax weights and intermediate products.
 TOLERANCES = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -46,6 +50,7 @@ def _multiply_bfloat16() -> None:
 def report(cases: Cases) -> None:
     """Run every case and print its outcome: the body of the script."""
     torch.set_num_threads(1)
+    torch.set_default_device(os.environ.get(_DEVICE, "cpu"))
     if os.environ.get("TRITON_INTERPRET") == "1":
         _multiply_bfloat16()
     for name, (check, parameters) in cases.items():
@@ -57,11 +62,18 @@ def report(cases: Cases) -> None:
         print(json.dumps({"name": name, "error": error}), flush=True)  # noqa: T201
 
 
-def outcomes(script: str, cases: Cases, *, interpret: bool = True) -> dict[str, str | None]:
-    """The error of every case, None where it passed."""
+def outcomes(script: str, cases: Cases, way: str) -> dict[str, str | None]:
+    """The error of every case, None where it passed.
+
+    way is how kernels run: "interpreted", "gpu", or "compiled", which is for a GPU that is not there.
+    """
     if importlib.util.find_spec("triton") is None:
         pytest.skip("Triton is made for Linux alone")
-    environment = os.environ | {"TRITON_INTERPRET": "1" if interpret else "0", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "TRITON_INTERPRET": "1" if way == "interpreted" else "0",
+        "OMP_NUM_THREADS": "1",
+        _DEVICE: "cuda" if way == "gpu" else "cpu",
+    }
     run = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
     lines = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
     found: dict[str, str | None] = {line["name"]: line["error"] for line in lines}

@@ -79,7 +79,7 @@ def spilled_bytes(cubin: bytes) -> int:
 
 
 def check(capability: int, launch: Callable[..., object], options: dict[str, Any], unit: str = "") -> None:
-    """Compile what `launch` launches; the first kernel multiplies on `unit`, none spills or asks for too much memory."""
+    """Compile what `launch` launches; the first multiplies on `unit`, none spills or needs too much memory."""
     with compiling(capability) as compiled:
         launch(**options)
     assert compiled
@@ -168,7 +168,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, str | None]:
-    return outcomes(__file__, CASES, interpret=False)
+    return outcomes(__file__, CASES, "compiled")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -9,7 +9,7 @@ import torch
 
 from lcdoc.local_engine.kernels import reference
 from lcdoc.tests.local_engine.kernel_caches import make_cache
-from lcdoc.tests.local_engine.kernel_process import TYPES, assert_close, outcomes, poisoned, report
+from lcdoc.tests.local_engine.kernel_process import TYPES, WAYS, assert_close, outcomes, poisoned, report
 
 
 def check_decode(  # noqa: PLR0917
@@ -108,9 +108,9 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def results() -> dict[str, str | None]:
-    return outcomes(__file__, CASES)
+@pytest.fixture(scope="module", params=WAYS)
+def results(request: pytest.FixtureRequest) -> dict[str, str | None]:
+    return outcomes(__file__, CASES, request.param)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lcdoc.local_engine.kernels import reference
-from lcdoc.tests.local_engine.kernel_process import TYPES, assert_close, outcomes, poisoned, report
+from lcdoc.tests.local_engine.kernel_process import TYPES, WAYS, assert_close, outcomes, poisoned, report
 
 
 def check_rms_norm(rows: int, n: int, kind: str, residual: bool, strided: bool) -> None:
@@ -138,9 +138,9 @@ CASES |= {
 }
 
 
-@pytest.fixture(scope="module")
-def results() -> dict[str, str | None]:
-    return outcomes(__file__, CASES)
+@pytest.fixture(scope="module", params=WAYS)
+def results(request: pytest.FixtureRequest) -> dict[str, str | None]:
+    return outcomes(__file__, CASES, request.param)
 
 
 @pytest.mark.parametrize("name", CASES)

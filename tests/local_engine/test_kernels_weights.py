@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lcdoc.local_engine.kernels import reference
-from lcdoc.tests.local_engine.kernel_process import TYPES, assert_close, outcomes, poisoned, report
+from lcdoc.tests.local_engine.kernel_process import TYPES, WAYS, assert_close, outcomes, poisoned, report
 
 
 def check_int8(rows: int, n: int, k: int, kind: str) -> None:
@@ -98,9 +98,9 @@ CASES |= {
 }
 
 
-@pytest.fixture(scope="module")
-def results() -> dict[str, str | None]:
-    return outcomes(__file__, CASES)
+@pytest.fixture(scope="module", params=WAYS)
+def results(request: pytest.FixtureRequest) -> dict[str, str | None]:
+    return outcomes(__file__, CASES, request.param)
 
 
 @pytest.mark.parametrize("name", CASES)
