@@ -160,10 +160,10 @@ class Matcher:
 
         Those behind a draft token that does not fit are empty. What `prepare` has computed is waited for and taken.
         """
-        if self._ahead is None or self._ahead[0] != list(draft):
-            self.prepare(draft)
-        assert self._ahead is not None
-        return self._ahead[1].result()
+        if self._ahead is not None and self._ahead[0] == list(draft):
+            return self._ahead[1].result()
+        self._settle()
+        return self._computed(list(draft))
 
     def prepare(self, draft: Sequence[int] = ()) -> None:
         """Compute `masks(draft)` in the background, without the GIL: call it before the forward pass."""
