@@ -86,7 +86,7 @@ def absorb(work: Work, drawn: Sequence[Sampled]) -> tuple[Piece, int]:
             break
     request.drafted += len(work.drafts)
     request.accepted += accepted
-    if request.lookup is not None and work.drafts:
+    if request.lookup is not None and work.copied:
         request.lookup.settle(len(work.drafts), accepted)
     usage = request.usage if finish is not None else None
     return Piece("".join(text), tuple(held), finish, usage), accepted

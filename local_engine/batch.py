@@ -1,7 +1,7 @@
 """One forward pass: pieces of sequences side by side, and where their keys and values go.
 
-A piece is some consecutive tokens of one sequence: one while decoding, a few while drafts are verified, hundreds while a
-prompt is read. All pieces of a pass share the matrix products; attention looks at each sequence by itself.
+A piece is some consecutive tokens of one sequence: one while decoding, a few while drafts are verified, hundreds while
+a prompt is read. All pieces of a pass share the matrix products; attention looks at each sequence by itself.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lcdoc.local_engine.page_tables import PageTables
+from lcdoc.local_engine.pages import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +55,37 @@ class Batch:
     """[B, L, H]: entries in each row of the cache before this pass."""
 
     @property
-    def longest_piece(self) -> int:
-        return int(np.diff(self.starts).max())
+    def counts(self) -> NDArray[np.int64]:
+        """[B]: tokens of each piece."""
+        return np.diff(self.starts)
+
+    @cached_property
+    def singles(self) -> int:
+        """How many pieces at the front have one token: sequences that decode come first."""
+        longer = np.flatnonzero(self.counts != 1)
+        return int(longer[0]) if len(longer) else len(self.slots)
+
+    @cached_property
+    def longest_row(self) -> int:
+        """Bounds the keys that any query sees."""
+        return int((self.past.max(axis=(1, 2)) + self.counts).max())
 
     @cached_property
     def device_slots(self) -> Tensor:
         """int64 [B]"""
-        return torch.from_numpy(self.slots).to(self.tokens.device, non_blocking=True)
+        return to_device(self.slots, self.tokens.device)
 
     @cached_property
     def device_starts(self) -> Tensor:
-        """int32 [B + 1]"""
-        return torch.from_numpy(self.starts.astype(np.int32)).to(self.tokens.device, non_blocking=True)
+        """int32 [B + 1 - singles]: borders of the pieces behind the singles, counted from the first of those."""
+        return to_device((self.starts[self.singles :] - self.singles).astype(np.int32), self.tokens.device)
 
     @cached_property
-    def device_past(self) -> Tensor:
-        """int32 [L, B, H], contiguous by layer"""
-        by_layer = np.ascontiguousarray(self.past.transpose(1, 0, 2))
-        return torch.from_numpy(by_layer).to(self.tokens.device, non_blocking=True)
+    def device_rows(self) -> Tensor:
+        """int32 [L, B, H]: entries of each row, a single's own among them, as the kernels for the two kinds want it."""
+        rows = self.past.transpose(1, 0, 2).copy()
+        rows[:, : self.singles] += 1
+        return to_device(rows, self.tokens.device)
 
 
 def gather(pieces: Sequence[Piece], tables: PageTables, device: torch.device) -> Batch:
@@ -89,8 +103,8 @@ def gather(pieces: Sequence[Piece], tables: PageTables, device: torch.device) ->
     prompt_lengths = np.repeat([piece.prompt_length for piece in pieces], counts)
     rows = [np.arange(end - piece.logits, end) for piece, end in zip(pieces, starts[1:], strict=True)]
 
-    def put(values: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(device, non_blocking=True)
+    def put(values: NDArray[np.integer]) -> Tensor:
+        return to_device(np.ascontiguousarray(values, dtype=np.int64), device)
 
     return Batch(
         tables=tables,

@@ -4,14 +4,16 @@
     async for piece in engine.generate([{"role": "user", "content": "Why?"}], Sampling(max_tokens=100)):
         print(piece.text, end="")
 
-One engine serves any number of callers at once, from any thread or event loop: their requests share its passes. A prompt
-that begins like an earlier one, document first and question last, is computed only from where it differs.
+One engine serves any number of callers at once, from any thread or event loop: their requests share its passes. A
+prompt that begins like an earlier one, document first and question last, is computed only from where it differs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import math
+import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
@@ -22,11 +24,12 @@ from typing import Any, Self
 import torch
 
 from lcdoc.local_engine.config import ModelConfig, read_config
-from lcdoc.local_engine.constraints import Grammars, Matcher
+from lcdoc.local_engine.constraints import Grammar, Grammars
 from lcdoc.local_engine.decoder import Decoder, Operations
 from lcdoc.local_engine.detokenizer import Detokenizer
 from lcdoc.local_engine.errors import EngineError, InvalidRequestError, RequestTooLargeError
 from lcdoc.local_engine.generation_config import GenerationDefaults, read_generation_defaults
+from lcdoc.local_engine.graphed_decoding import GraphedDecoder
 from lcdoc.local_engine.hub import locate
 from lcdoc.local_engine.loading import OnProgress, load_weights
 from lcdoc.local_engine.loop import Loop
@@ -61,8 +64,8 @@ class KVConfig:
     page_size: int = 64
     """Tokens of one head in a page."""
     max_memory: float | None = None
-    """Bytes for the cache, or a share (up to 1) of the memory that is free when the weights are loaded. None: half of it
-    on a CPU, 0.9 on a GPU."""
+    """Bytes for the cache, or a share (up to 1) of the memory that is free when the weights are loaded. None: half of
+    it on a CPU, 0.9 on a GPU."""
     prefix_cache: bool = True
     """Whether beginnings of prompts are kept for later requests, while nothing else needs their pages."""
 
@@ -106,12 +109,13 @@ class Engine:
         self,
         name: str,
         config: ModelConfig,
-        decoder: Decoder,
+        decoder: Decoder | GraphedDecoder,
         tokenizer: Tokenizer,
         scheduler: Scheduler,
-        defaults: GenerationDefaults,
         *,
+        defaults: GenerationDefaults,
         dtype: torch.dtype,
+        weight_bytes: int,
         device: torch.device,
         speculate: bool = True,
     ) -> None:
@@ -121,9 +125,11 @@ class Engine:
         self.defaults = defaults
         self.dtype = dtype
         self.device = device
-        self._decoder = decoder
+        self.weight_bytes = weight_bytes
+        """Bytes of the matrices, as they are held."""
         self._scheduler = scheduler
         self._grammars: Grammars | None = None
+        self._compiling = threading.Lock()
         self._speculate = speculate
         self._numbers = itertools.count()
         self._loop = Loop(decoder, scheduler, device)
@@ -154,7 +160,9 @@ class Engine:
         where = _device(device)
         number_type = choose_dtype(dtype, where)
         tokenizer = Tokenizer.load(folder, config)
-        weights = load_weights(Checkpoint(folder), config, number_type, where, quantize, on_progress)
+        weights = load_weights(
+            Checkpoint(folder), config, number_type, where, quantize=quantize, on_progress=on_progress
+        )
         most = sequences or _SEQUENCES[where.type]
         pages = _pages(config, kv, number_type, where, most)
         pool = PagePool(pages, kv.page_size, config.head_dim, number_type, where)
@@ -164,6 +172,7 @@ class Engine:
         # Keys that depend on a prompt's length are of no use to a prompt of another length.
         keeps = kv.prefix_cache and not rope.depends_on_length
         decoder = Decoder(config, weights, rope, _operations(config, where))
+        runner = GraphedDecoder(decoder) if where.type == "cuda" else decoder
         scheduler = Scheduler(
             tables,
             PrefixCache(tables) if keeps else None,
@@ -175,11 +184,12 @@ class Engine:
         return cls(
             name,
             config,
-            decoder,
+            runner,
             tokenizer,
             scheduler,
-            defaults,
+            defaults=defaults,
             dtype=number_type,
+            weight_bytes=weights.nbytes,
             device=where,
             speculate=speculate,
         )
@@ -192,8 +202,9 @@ class Engine:
         return min(self.config.context_window, fits)
 
     @property
-    def weight_bytes(self) -> int:
-        return self._decoder.weights.nbytes
+    def sequences(self) -> int:
+        """How many requests run at once at most; further ones wait."""
+        return self._scheduler.sequences
 
     def stats(self) -> Stats:
         """Figures for monitoring. Read without stopping the engine, so they may be of neighbouring moments."""
@@ -231,6 +242,32 @@ class Engine:
             raise InvalidRequestError(f"token ids are from 0 to {self.config.vocab_size - 1}")
         return ids
 
+    def grammar(
+        self, schema: Mapping[str, Any] | None = None, regex: str | None = None, *, max_tokens: float = math.inf
+    ) -> Grammar | None:
+        """What an answer of `max_tokens` may be, compiled, and kept for requests that ask for the same.
+
+        None without schema and regex. `generate` calls it too: calling it before tells whether it can be done. Raises
+        InvalidRequestError.
+        """
+        if schema is None and regex is None:
+            return None
+        if schema is not None and regex is not None:
+            raise InvalidRequestError("an answer follows a schema or a regular expression, not both")
+        with self._compiling:
+            if self._grammars is None:
+                self._grammars = Grammars(self.tokenizer)
+        if schema is not None:
+            grammar = self._grammars.compile_schema(schema)
+        else:
+            grammar = self._grammars.compile_regex(regex or "")
+        if max_tokens < grammar.least_tokens < math.inf:
+            raise InvalidRequestError(
+                f"an answer that fits takes {grammar.least_tokens} tokens at least, and max_tokens is {max_tokens}: "
+                "raise it, shorten the prompt, or simplify the schema"
+            )
+        return grammar
+
     async def generate(
         self,
         prompt: Prompt,
@@ -247,7 +284,9 @@ class Engine:
         """
         running = asyncio.get_running_loop()
         arrived: asyncio.Queue[Piece | Exception] = asyncio.Queue()
-        request = self._request(
+        # A book takes seconds to be cut into tokens, which no other request should wait for.
+        request = await asyncio.to_thread(
+            self._request,
             prompt,
             sampling or Sampling(),
             lambda piece: running.call_soon_threadsafe(arrived.put_nowait, piece) and None,
@@ -343,6 +382,7 @@ class Engine:
                 f"the prompt has {len(ids):,} tokens and the window is {window:,}{of_cache}: shorten the prompt"
             )
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, max(1, window - len(ids)))).seeded()
+        grammar = self.grammar(schema, regex, max_tokens=sampling.max_tokens)
         request = Request(
             next(self._numbers),
             tuple(ids),
@@ -351,23 +391,12 @@ class Engine:
             Detokenizer(self.tokenizer),
             StopStrings(sampling.stop),
             end_tokens=self.tokenizer.eos_ids,
-            matcher=self._matcher(schema, regex),
+            matcher=None if grammar is None else grammar.start(),
             lookup=PromptLookup(_MOST_DRAFTS) if self._speculate and not ahead else None,
             ahead=ahead,
         )
         self._scheduler.check_fits(request.longest)
         return request
-
-    def _matcher(self, schema: Mapping[str, Any] | None, regex: str | None) -> Matcher | None:
-        if schema is None and regex is None:
-            return None
-        if schema is not None and regex is not None:
-            raise InvalidRequestError("an answer follows a schema or a regular expression, not both")
-        if self._grammars is None:
-            self._grammars = Grammars(self.tokenizer)
-        if schema is not None:
-            return self._grammars.compile_schema(schema).start()
-        return self._grammars.compile_regex(regex or "").start()
 
 
 def _device(wanted: str) -> torch.device:
@@ -389,9 +418,9 @@ def _operations(config: ModelConfig, device: torch.device) -> Operations:
         from lcdoc.local_engine.operations_cpu import CpuOperations
 
         return CpuOperations(config)
-    from lcdoc.local_engine.operations_cuda import CudaOperations
+    from lcdoc.local_engine.operations_triton import TritonOperations
 
-    return CudaOperations(config)
+    return TritonOperations(config, device)
 
 
 def _pages(config: ModelConfig, kv: KVConfig, dtype: torch.dtype, device: torch.device, sequences: int) -> int:

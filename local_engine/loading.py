@@ -22,6 +22,7 @@ def load_weights(
     config: ModelConfig,
     dtype: torch.dtype,
     device: torch.device,
+    *,
     quantize: Quantization | None = None,
     on_progress: OnProgress | None = None,
 ) -> Weights:
@@ -41,7 +42,7 @@ def load_weights(
     norm = loader.vector("model.norm.weight", config.hidden_size)
     if on_progress is not None:
         on_progress(parts, parts)
-    return Weights(embed=loader.embedding(head), layers=tuple(layers), norm=norm, head=head)
+    return Weights(embed=loader.embedding(), layers=tuple(layers), norm=norm, head=head)
 
 
 class _Loader:
@@ -72,8 +73,8 @@ class _Loader:
             self._table = weight if self._device.type != "cpu" else None
         return linear(weight)
 
-    def embedding(self, head: Linear) -> Callable[[Tensor], Tensor]:
-        """The input table: in a GPU's memory, or on a CPU in the mapped file, where only the rows in use take memory."""
+    def embedding(self) -> Callable[[Tensor], Tensor]:
+        """The input table: in a GPU's memory; on a CPU in the mapped file, where only rows in use take memory."""
         name, dtype = "model.embed_tokens.weight", self._dtype
         shape = (self._config.vocab_size, self._config.hidden_size)
         if self._device.type != "cpu":

@@ -14,6 +14,7 @@ from lcdoc.local_engine.answering import absorb, draw, prepare
 from lcdoc.local_engine.batch import gather
 from lcdoc.local_engine.decoder import Decoder
 from lcdoc.local_engine.errors import EngineClosedError, EngineError
+from lcdoc.local_engine.graphed_decoding import GraphedDecoder
 from lcdoc.local_engine.requests import Piece, Request
 from lcdoc.local_engine.sampling import Sampled
 from lcdoc.local_engine.scheduler import Scheduler, Work
@@ -38,7 +39,7 @@ class Totals:
 class Loop:
     """Runs `scheduler`'s steps on `decoder` in a thread of its own. All methods may be called from any thread."""
 
-    def __init__(self, decoder: Decoder, scheduler: Scheduler, device: torch.device) -> None:
+    def __init__(self, decoder: Decoder | GraphedDecoder, scheduler: Scheduler, device: torch.device) -> None:
         self._decoder = decoder
         self._scheduler = scheduler
         self._device = device
@@ -88,7 +89,7 @@ class Loop:
                 continue
             try:
                 self._step(works)
-            except Exception as error:  # noqa: BLE001  (one bad pass must not end the thread that all wait for)
+            except Exception as error:
                 logger.debug("a forward pass failed", exc_info=True)
                 for work in works:
                     self._fail(work.request, _as_engine_error(error))

@@ -31,7 +31,7 @@ def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
 
 @torch.inference_mode()
 def _seconds(dtype: torch.dtype) -> float:
-    """The best time of a product as prefill has it; decoding is faster with the smaller type wherever this is not slow."""
+    """The best time of a product as prefill has it; where that is not slow, decoding gains from the smaller type."""
     weight = linear(torch.zeros(_SIZE, _SIZE, dtype=dtype))
     x = torch.zeros(_ROWS, _SIZE, dtype=dtype)
     weight(x)

@@ -37,6 +37,8 @@ class Work:
     request: Request
     piece: Piece
     drafts: tuple[int, ...] = ()
+    copied: bool = False
+    """Whether the drafts are a copy of earlier text; else a constraint leaves no choice about them."""
 
 
 class Scheduler:
@@ -69,8 +71,8 @@ class Scheduler:
         needed = self.tables.pages_for(tokens)
         if needed > pool.pages:
             raise RequestTooLargeError(
-                f"{tokens} tokens need {needed * pool.page_bytes / 2**20:,.0f} MiB of cache, and there are "
-                f"{pool.pages * pool.page_bytes / 2**20:,.0f} MiB: shorten the prompt or max_tokens, or raise max_memory"
+                f"{tokens:,} tokens need {needed * pool.page_bytes / 2**20:,.0f} MiB of cache of "
+                f"{pool.pages * pool.page_bytes / 2**20:,.0f} MiB: shorten the prompt, or raise max_memory"
             )
 
     def add(self, request: Request) -> None:
@@ -119,26 +121,26 @@ class Scheduler:
     def _decodes(self, decoding: Sequence[Request]) -> Iterator[Work]:
         drafts_left = min(_DRAFTS_A_STEP, self.step_tokens - len(decoding))
         for request in decoding:
-            drafts: tuple[int, ...] = ()
-            room = request.sampling.max_tokens - request.output - 1
-            if drafts_left > 0 and room > 0:
-                drafts = tuple(self._drafts(request)[: min(room, drafts_left)])
-                drafts_left -= len(drafts)
-            yield self._decode(request, drafts)
+            work = self._decode(request)
+            room = min(request.sampling.max_tokens - request.output - 1, drafts_left)
+            if room > 0:
+                work = self._drafted(request, room)
+                drafts_left -= len(work.drafts)
+            yield work
 
-    def _decode(self, request: Request, drafts: tuple[int, ...]) -> Work:
+    def _decode(self, request: Request, drafts: Sequence[int] = (), *, copied: bool = False) -> Work:
         tokens = (request.tokens[-1], *drafts)
-        slot = _slot(request)
-        return Work(request, Piece(slot, tokens, request.computed, len(request.prompt), logits=len(tokens)), drafts)
+        piece = Piece(_slot(request), tokens, request.computed, len(request.prompt), logits=len(tokens))
+        return Work(request, piece, tuple(drafts), copied)
 
-    def _drafts(self, request: Request) -> Sequence[int]:
-        """Tokens that may well follow: those that a constraint leaves no choice about, else a copy of earlier text."""
+    def _drafted(self, request: Request, room: int) -> Work:
+        """The next token with what may well follow: what a constraint leaves no choice about, or a copy of the text."""
         if request.matcher is not None and (forced := request.matcher.forced()):
-            return forced
+            return self._decode(request, forced[:room])
         if request.lookup is None:
-            return []
-        drafts = request.lookup.propose(request.tokens)
-        return drafts if request.matcher is None else request.matcher.valid(drafts)
+            return self._decode(request)
+        drafts = request.lookup.propose(request.tokens, room)
+        return self._decode(request, drafts if request.matcher is None else request.matcher.valid(drafts), copied=True)
 
     def _with_room(self, works: list[Work]) -> list[Work]:
         """The works of decoding requests that there are pages for; the youngest requests give way where it is short."""
@@ -149,7 +151,7 @@ class Scheduler:
             if short <= 0 or self._evict(short):
                 return works
             if any(work.drafts for work in works):
-                works = [self._decode(work.request, ()) for work in works]
+                works = [self._decode(work.request) for work in works]
                 continue
             youngest = self.running[-1]
             self._preempt(youngest)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lcdoc.local_engine.batch import Batch, Piece, gather
 from lcdoc.local_engine.config import read_config
-from lcdoc.local_engine.decoder import Decoder
+from lcdoc.local_engine.decoder import Decoder, Operations
 from lcdoc.local_engine.loading import load_weights
 from lcdoc.local_engine.operations_cpu import CpuOperations
 from lcdoc.local_engine.page_tables import PageTables
@@ -34,10 +34,11 @@ class Bench:
         page_size: int = 16,
         sequences: int = 8,
         quantize: str | None = None,
+        operations: Operations | None = None,
     ) -> None:
         self.config = read_config(folder)
-        weights = load_weights(Checkpoint(folder), self.config, dtype, CPU, quantize)
-        self.decoder = Decoder(self.config, weights, Rope(self.config), CpuOperations(self.config))
+        weights = load_weights(Checkpoint(folder), self.config, dtype, CPU, quantize=quantize)
+        self.decoder = Decoder(self.config, weights, Rope(self.config), operations or CpuOperations(self.config))
         pool = PagePool(pages, page_size, self.config.head_dim, dtype)
         self.tables = PageTables(pool, sequences, self.config.layers, self.config.kv_heads, 8)
 
