@@ -98,39 +98,34 @@ class PageRows:
     def _places(self, slots: Integers, counts: Integers, starts: Rows) -> Integers:
         """Where `counts` [B] more tokens of rows with `starts` [B, L, H] tokens are: [L, sum(counts), H]."""
         size = self.pool.page_size
-        sequence = slots * self._sequence_stride
         uniform = bool(self.uniform[slots].all())
+        # From here on rows are [L, B, H], or [1, B, 1] where all are alike.
+        rows = (starts[:, :1, :1] if uniform else starts).transpose(1, 0, 2)
+        first = rows // size
+        inside = rows - first * size
+        cell = self._row_offset[:, None, :] + (slots * self._sequence_stride)[:, None] + first
         if len(counts) and counts.min() == counts.max() == 1:  # decoding
-            of_token, ahead = np.arange(len(slots)), np.zeros_like(counts)
-        else:
-            of_token = np.repeat(np.arange(len(slots)), counts)
-            ahead = np.arange(len(of_token)) - np.repeat(np.cumsum(counts) - counts, counts)
-            if uniform:
-                return self._places_by_page(sequence, counts, starts[:, 0, 0], of_token, ahead)
-        if uniform:
-            position = (starts[:, 0, 0][of_token] + ahead)[None, :, None]
-        else:
-            position = starts.transpose(1, 0, 2)[:, of_token] + ahead[:, None]
-        column = position // size
-        cell = self._row_offset[:, None, :] + sequence[of_token][:, None] + column
-        write: Integers = self._flat.take(cell) * np.int64(size)
-        write += position - column * size
-        return write
-
-    def _places_by_page(
-        self, sequence: Integers, counts: Integers, starts: Rows, of_token: Integers, ahead: Integers
-    ) -> Integers:
-        """The same for sequences whose rows are alike, with `starts` [B]: a page's number is looked up once."""
-        size = self.pool.page_size
-        first = starts // size
-        pages = -(-(starts + counts) // size) - first
+            decoded: Integers = self._flat.take(cell) * np.int64(size) + inside
+            return decoded
+        # Numbers are looked up once for a page, and then read as if each row's pages were one after another.
+        pages = (-(-(inside + counts[:, None]) // size)).max((0, 2))
         before = np.cumsum(pages) - pages
-        of_page = np.repeat(np.arange(len(starts)), pages)
-        column = (first - before)[of_page] + np.arange(len(of_page))
-        number = self._flat.take(self._row_offset[:, None, :] + (sequence[of_page] + column)[:, None])  # [L, N, H]
-        places = number[:, :, None] * np.int64(size) + np.arange(size)[:, None]
-        token = (before * size + starts - first * size)[of_token] + ahead
-        write: Integers = places.reshape(self.layers, -1, self.kv_heads).take(token, axis=1)
+        of_page = np.repeat(np.arange(len(slots)), pages)
+        cell = cell[:, of_page] + (np.arange(len(of_page)) - before[of_page])[:, None]
+        number = self._flat.take(cell, mode="clip")  # a row that begins late in its page may need one page less
+        places = (number[:, :, None] * np.int64(size) + np.arange(size)[:, None]).reshape(
+            self.layers, -1, self.kv_heads
+        )
+        of_token = np.repeat(np.arange(len(slots)), counts)
+        ahead = np.arange(len(of_token)) - np.repeat(np.cumsum(counts) - counts, counts)
+        begin = inside + (before * size)[:, None]
+        write: Integers
+        if uniform:
+            write = places.take(begin[0, :, 0][of_token] + ahead, axis=1)
+            return write
+        begin = begin * self.kv_heads + np.arange(self.kv_heads)
+        begin += (np.arange(self.layers) * places[0].size)[:, None, None]
+        write = places.take(begin[:, of_token] + (ahead * self.kv_heads)[:, None])
         return write
 
     def _last_cell(self, slots: Integers, starts: NDArray[np.int32]) -> Integers:

@@ -142,8 +142,9 @@ class PageTables(PageRows):
     # Shrinking
 
     def truncate(self, slot: int, tokens: int) -> None:
-        """Removes the last `tokens` tokens of every row, and the pages they leave empty unless those are reserved.
+        """Removes the last `tokens` tokens of every row, and the pages they leave empty.
 
+        Reserved pages stay with their row until `trim`, and so does one page of each row where rows differ.
         Raises EngineError when a row is shorter.
         """
         self._check_open(slot)
@@ -159,9 +160,9 @@ class PageTables(PageRows):
                 f"sequence {slot} has {old.min()} to {old.max()} tokens a row and cannot be cut to "
                 f"{lengths.min()} to {lengths.max()}"
             )
-        filled = pages_of(lengths, self.pool.page_size)
-        if (filled != pages_of(old, self.pool.page_size)).any():
-            self._shorten(slot, self._kept_with_reserve(slot, filled))
+        filled, was_filled = pages_of(lengths, self.pool.page_size), pages_of(old, self.pool.page_size)
+        if (filled != was_filled).any():
+            self._shorten(slot, self._kept_after_cut(slot, lengths, filled, was_filled))
         self.lengths[slot] = lengths
         self._settle(np.array([slot]))
         self.whole[slot] &= self.uniform[slot]
@@ -280,13 +281,16 @@ class PageTables(PageRows):
         grown[growth.copied // (self.layers * self.kv_heads)] = True
         self._changed(slots[grown])
 
-    def _kept_with_reserve(self, slot: int, filled: Rows) -> Rows:
-        """Page counts after a cut to `filled` pages. A reserve is kept, unless others hold pages of it by now."""
-        kept: Rows = np.clip(self._reserved[slot], filled, self.counts[slot])
-        columns = int(kept.max(initial=0))
-        column = np.arange(columns)
-        behind = (column >= filled[..., None]) & (column < kept[..., None])
-        if (self.pool.refs[self.table[slot, :, :, :columns][behind]] > 1).any():
+    def _kept_after_cut(self, slot: int, lengths: NDArray[np.integer], filled: Rows, was_filled: Rows) -> Rows:
+        """Page counts after a cut to `lengths` tokens in `filled` pages: no page stays empty that others hold too."""
+        kept: Rows = np.maximum(filled, self._reserved[slot])
+        if (lengths != lengths[0, 0]).any():
+            kept = np.maximum(kept, filled + 1)  # as `append` took them ahead
+        kept = np.minimum(kept, self.counts[slot])
+        emptied = np.maximum(np.minimum(kept, was_filled) - filled, 0).ravel()
+        first = (self._row_offset + slot * self._sequence_stride + filled).ravel()
+        cells = np.repeat(first - (np.cumsum(emptied) - emptied), emptied) + np.arange(emptied.sum())
+        if (self.pool.refs[self._flat[cells]] > 1).any():
             self._reserved[slot] = 0
             return filled
         return kept
@@ -294,11 +298,11 @@ class PageTables(PageRows):
     def _shorten(self, slot: int, counts: Rows) -> None:
         """Releases pages behind the first `counts` [L, H] of each row."""
         old = self.counts[slot]
+        if (counts >= old).all():
+            return
         first, end = int(counts.min(initial=0)), int(old.max(initial=0))
         column = np.arange(first, end)
         leaving = (column >= counts[..., None]) & (column < old[..., None])
-        if not leaving.any():
-            return
         cells = self.table[slot, :, :, first:end]
         self.pool.release(cells[leaving])
         cells[leaving] = 0

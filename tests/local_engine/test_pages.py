@@ -95,6 +95,11 @@ def test_a_page_is_free_only_when_all_who_hold_it_let_go() -> None:
     assert pool.free == 3
     pool.release(page)
     assert pool.free == 4
+    page = pool.take(1)
+    pool.retain(page)
+    pool.release(np.repeat(page, 2))
+    assert pool.free == 4
+    pool.check_integrity()
 
 
 def test_a_double_free_is_refused_and_changes_nothing() -> None:
