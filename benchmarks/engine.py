@@ -5,7 +5,7 @@
 PYTHON is an interpreter that has `llama-cpp-python` and `gguf`; without it that column is missing. The weights
 (engine_weights.py) are made once, in FOLDER. Every cell (engine_cell.py) is a process of its own; the engines take
 turns, --rounds times, and medians are printed. llama.cpp is run with flash attention on and off, and each of its
-figures is the better of the two. Before anything is timed, the logits of all engines are compared.
+figures is the better of the two. Before anything is timed, what the engines compute is compared.
 
 Memory is of the whole process, the interpreter and mapped weights with it: "base" after the first answers, "peak"
 while the prompt is computed and continued. The first token is that of a prompt of 64 tokens, after loading and again.
@@ -94,21 +94,21 @@ def cell(column: Column, folder: Path, arguments: Sequence[str], options: Sequen
 
 
 def compare(run: Sequence[Column], folder: Path) -> None:
-    """Print how far the engines' logits are from those of transformers in float32."""
-    oracle = cell(Column(TRANSFORMERS, sys.executable), folder, ["--logits"], ["dtype=float32"])
-    size = math.hypot(*oracle)
-    print("logits after 64 tokens, beside transformers in float32 (relative error; same best token):")
+    """Print how far the engines' best tokens after a short prompt are from those of transformers in float32."""
+    oracle = dict(cell(Column(TRANSFORMERS, sys.executable), folder, ["--best"], ["dtype=float32"]))
+    print(f"the {len(oracle)} best tokens of transformers in float32: how many are among them, how far they are off")
     for column in run:
         for options in column.settings:
             name = " ".join([column.engine, *options])
             try:
-                logits = cell(column, folder, ["--logits"], options)
+                best = dict(cell(column, folder, ["--best"], options))
             except RuntimeError as error:
                 print(f"  {name:32} {error}")
                 continue
-            off = math.hypot(*(one - other for one, other in zip(logits, oracle, strict=True))) / size
-            same = logits.index(max(logits)) == oracle.index(max(oracle))
-            print(f"  {name:32} {off:.1e}  {'yes' if same else 'no'}", flush=True)
+            common = [token for token in oracle if token in best]
+            off = max((abs(oracle[token] - best[token]) for token in common), default=math.nan)
+            first = "the first is the same" if next(iter(oracle)) == next(iter(best)) else "the first is another"
+            print(f"  {name:32} {len(common)}, by at most {off:.4f} in log-probability; {first}", flush=True)
 
 
 def measure(run: Sequence[Column], folder: Path, tasks: Sequence[Task], *, rounds: int, tokens: int) -> Table:

@@ -14,6 +14,7 @@ all engines:
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import random
 import time
@@ -25,6 +26,9 @@ SHORT_PROMPT = 64
 VOCABULARY = 151_936
 THREADS = 2
 
+BEST = 20
+Best = list[tuple[int, float]]
+"""Tokens with their log-probabilities."""
 Moments = list[list[float]]
 """For each sequence, when each of its tokens was there, as `time.perf_counter` tells it."""
 
@@ -42,8 +46,8 @@ class Subject(Protocol):
         """Compute `prompts` of one length, all at once, and `tokens` tokens greedily for each."""
         ...
 
-    def logits(self, prompt: Sequence[int]) -> list[float]:
-        """The logits after `prompt`."""
+    def best(self, prompt: Sequence[int]) -> Best:
+        """The best tokens after `prompt`, best first."""
         ...
 
 
@@ -79,12 +83,13 @@ class Transformers:
                 moments.append(time.perf_counter())
         return [moments for _ in prompts]
 
-    def logits(self, prompt: Sequence[int]) -> list[float]:
+    def best(self, prompt: Sequence[int]) -> Best:
         import torch
 
         with torch.inference_mode():
             given = self._model(input_ids=torch.tensor([prompt]), logits_to_keep=1)
-        return given.logits[0, -1].float().tolist()
+            values, ids = given.logits[0, -1].float().log_softmax(-1).topk(BEST)
+        return list(zip(ids.tolist(), values.tolist(), strict=True))
 
 
 class LlamaCpp:
@@ -139,9 +144,13 @@ class LlamaCpp:
                 each.append(now)
         return moments
 
-    def logits(self, prompt: Sequence[int]) -> list[float]:
+    def best(self, prompt: Sequence[int]) -> Best:
+        import numpy as np
+
         self.generate([prompt], 1)
-        return self._values(-1).tolist()
+        logits = self._values(-1).astype(np.float64)
+        values = logits - np.log(np.exp(logits).sum())
+        return [(int(token), float(values[token])) for token in np.argsort(-values)[:BEST]]
 
     def _decode(self, entries: Sequence[tuple[int, int, int]], *, last: bool) -> None:
         """Compute (token, position, sequence) entries; logits of the last one only, or of all."""
@@ -167,7 +176,7 @@ class LlamaCpp:
 
 
 class Lcdoc:
-    """The engine of lcdoc."""
+    """The engine of lcdoc, through its own interface. Without drafts: what random weights repeat would flatter it."""
 
     def __init__(self, *, dtype: str = "bfloat16") -> None:
         import torch
@@ -180,26 +189,26 @@ class Lcdoc:
         self._dtype = dtype
 
     def load(self, folder: Path, *, room: int, at_once: int) -> None:
-        self._engine = self._api.Engine.load(folder, dtype=self._dtype)
+        self._engine = self._api.Engine.load(folder, dtype=self._dtype, speculate=False)
 
     def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> Moments:
-        return streamed(self._engine, self._api, prompts, tokens)
+        sampling = self._api.Sampling(max_tokens=tokens, ignore_eos=True)
 
-    def logits(self, prompt: Sequence[int]) -> list[float]:
-        return self._engine.logits(list(prompt))
+        async def one(prompt: Sequence[int]) -> list[float]:
+            moments: list[float] = []
+            async for piece in self._engine.generate(list(prompt), sampling):
+                moments += [time.perf_counter()] * len(piece.tokens)
+            return moments
 
+        async def every() -> Moments:
+            return await asyncio.gather(*map(one, prompts))
 
-def streamed(engine: Any, api: Any, prompts: Sequence[Sequence[int]], tokens: int) -> Moments:
-    """All `prompts` at once through the engine's own interface, as a program that uses it would."""
-    sampling = api.Sampling(max_tokens=tokens, ignore_eos=True)
-    requests = [engine.submit(list(prompt), sampling) for prompt in prompts]
-    moments: Moments = [[] for _ in prompts]
-    while any(len(each) < tokens for each in moments):
-        engine.step()
-        now = time.perf_counter()
-        for each, request in zip(moments, requests, strict=True):
-            each.extend([now] * (len(request.tokens) - len(each)))
-    return moments
+        return asyncio.run(every())
+
+    def best(self, prompt: Sequence[int]) -> Best:
+        sampling = self._api.Sampling(max_tokens=1, logprobs=BEST, ignore_eos=True)
+        output = asyncio.run(self._engine.complete(list(prompt), sampling))
+        return list(output.tokens[0].top)
 
 
 ENGINES: dict[str, Any] = {"transformers": Transformers, "llama.cpp": LlamaCpp, "lcdoc": Lcdoc}
@@ -255,7 +264,7 @@ def _memory(field: str) -> float:
 
 
 def main() -> int:
-    """Measure, or print logits."""
+    """Measure, or print the best tokens."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("engine", choices=ENGINES)
     parser.add_argument("folder", type=Path)
@@ -263,12 +272,12 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=1, help="sequences computed together")
     parser.add_argument("--tokens", type=int, default=33, help="tokens generated for each; the first is prefill's")
     parser.add_argument("--option", action="append", default=[], help="of the engine, as NAME=VALUE")
-    parser.add_argument("--logits", action="store_true", help="print the logits after a short prompt instead")
+    parser.add_argument("--best", action="store_true", help="print the best tokens after a short prompt instead")
     arguments = parser.parse_args()
     subject: Subject = ENGINES[arguments.engine](**dict(option.split("=") for option in arguments.option))
-    if arguments.logits:
+    if arguments.best:
         subject.load(arguments.folder, room=SHORT_PROMPT + 1, at_once=1)
-        print(json.dumps(subject.logits(_prompt(random.Random(0), SHORT_PROMPT))))
+        print(json.dumps(subject.best(_prompt(random.Random(0), SHORT_PROMPT))))
         return 0
     sizes = {"prompt": arguments.prompt, "at_once": arguments.at_once, "tokens": arguments.tokens}
     print(json.dumps({**sizes, **measured(subject, arguments.folder, **sizes)}))

@@ -1,6 +1,6 @@
 """Train a small model that answers lcdoc's own prompts by copying what stands in the text, and see how often it does.
 
-    python benchmarks/train_small_model.py FOLDER [--steps 1400] [--seed 0] [--questions 20]
+    python benchmarks/train_small_model.py FOLDER [--steps 2000] [--seed 0] [--questions 20]
 
 FOLDER then holds what any engine for Hugging Face checkpoints takes: config.json, model.safetensors (bfloat16),
 tokenizer.json and the chat template. It is a model for tests: it knows facts of a few forms (small_model_examples.py)
@@ -254,7 +254,7 @@ def main() -> int:
     """Train, write, ask."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=1_400)
+    parser.add_argument("--steps", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bfloat16", action="store_true", help="train in it: faster on CPUs that have it")
     parser.add_argument("--questions", type=int, default=20, help="of each skill and length; 0: none")
