@@ -51,7 +51,7 @@ class Life:
 class CacheMachine(RuleBasedStateMachine):
     @initialize(
         pages=st.integers(4, 90),
-        page_size=st.integers(1, 4),
+        page_size=st.sampled_from([2, 3, 4, 1]),
         columns=st.integers(1, 3),
         copied=st.booleans(),
     )
@@ -109,14 +109,17 @@ class CacheMachine(RuleBasedStateMachine):
         self._append(sorted(self.lives), [[1] for _ in self.lives])
 
     @precondition(lambda self: 0 < len(self.lives) < _SEQUENCES)
-    @rule(data=st.data())
-    def fork(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), go_on=st.sampled_from(["both", "twin", "neither"]))
+    def fork(self, data: st.DataObject, go_on: str) -> None:
         slot = self._pick(data)
         free = self.pool.free
         twin = self.tables.fork(slot)
         assert self.pool.free == free
         assert twin not in self.lives
         self.lives[twin] = self.lives[slot].twin()
+        if go_on != "neither":
+            slots = [twin, slot] if go_on == "both" else [twin]
+            self._append(slots, [[0]] * len(slots))
 
     @precondition(lambda self: self.lives)
     @rule(data=st.data())
