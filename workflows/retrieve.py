@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypedDict
 
 from lcdoc.agents.models.errors import ModelError
+from lcdoc.agents.notes import Note
 from lcdoc.agents.reader import Passage
 from lcdoc.documents import Document
 from lcdoc.workflows.answer import Answer
@@ -52,6 +53,8 @@ class _Part(TypedDict):
 
     name: str
     found: list[_Found]
+    carried: str
+    """The note to go on from; empty where nothing was noted."""
 
 
 class Retrieve(GraphWorkflow):
@@ -122,10 +125,14 @@ class _Steps:
         self._session = session
 
     async def search(self, state: _State) -> _State:
+        """The best passages; then more of them, those for what was noted first, where that is not yet the answer."""
         session, done = self._session, state.get("rounds", 0)
-        first, last = ((0, PASSAGES), (PASSAGES, WIDER))[done]
-        passages = (await session.best_passages(WIDER))[first:last]
-        parts = [list(map(_found, part)) for part in session.reader.parts(passages, session.question)]
+        carried = self._carried(state)
+        wanted = f"{session.question} {carried.claim}" if carried else session.question
+        read = {place for name in state.get("notes", ()) for place in session.places_of(name)}
+        passages = [one for one in await session.best_passages(WIDER, wanted) if _found(one)[:3] not in read]
+        passages = passages[: (PASSAGES, WIDER - PASSAGES)[done]]
+        parts = [list(map(_found, part)) for part in session.reader.parts(passages, session.question, carried)]
         places = tuple((document_id, start, end) for part in parts for document_id, start, end, _ in part)
         if places:
             session.emit(PassagesFound(places, searched=session.passages))
@@ -136,9 +143,9 @@ class _Steps:
 
         if self._session.run.out_of_time():
             return "answer"
-        number = state["rounds"]
+        number, carried = state["rounds"], self._carried_name(state)
         return [
-            Send("read", _Part(name=f"read/{number}/{index:04}", found=found))
+            Send("read", _Part(name=f"read/{number}/{index:04}", found=found, carried=carried))
             for index, found in enumerate(state["parts"])
         ] or "answer"
 
@@ -149,20 +156,35 @@ class _Steps:
             replace(session.passage(place), cosine=cosine)
             for place, (*_, cosine) in zip(places, state["found"], strict=True)
         ]
+        carried = session.note(state["carried"]) if state.get("carried") else None
         try:
-            note = await session.reader.read_many(passages, session.question)
+            note = await session.reader.read_many(passages, session.question, carried)
         except ModelError as error:
             return {"failures": [session.failure(state["name"], error)]}
-        await session.keep(state["name"], note, places=places)
+        await session.keep(state["name"], note, places=places, of=[state["carried"]] if carried else [])
         session.emit(Progress("asking", session.run.model, len(places), len(places)))
         return {"notes": [state["name"]]}
 
     async def answer(self, state: _State) -> _State:
         # In the order of the passages, not of the answers, so that equal runs ask equal questions.
-        notes = [self._session.note(name) for name in sorted(state.get("notes", ()))]
+        names, carried = sorted(state.get("notes", ())), self._carried_name(state)
+        if state["rounds"] > 1 and carried:
+            # What went on from a note has what was in it.
+            names = [name for name in names if name != carried and not self._session.note(name).unchanged] or [carried]
+        notes = [self._session.note(name) for name in names]
         draft, failure = await self._session.answer(notes)
         await self._session.keep_draft(draft)
         return {"found": draft.found, "failures": [failure] if failure else []}
+
+    def _carried_name(self, state: _State) -> str:
+        """The note of the first round that says most; empty in that round, and where nothing was found."""
+        first = [name for name in sorted(state.get("notes", ())) if name.startswith("read/1/")]
+        found = [name for name in first if self._session.note(name).found]
+        return max(found, key=lambda name: self._session.note(name).confidence, default="")
+
+    def _carried(self, state: _State) -> Note | None:
+        name = self._carried_name(state)
+        return self._session.note(name) if name else None
 
     def widen(self, state: _State) -> str:
         from langgraph.graph import END
