@@ -113,7 +113,7 @@ def _first_line(error: BaseException) -> str:
 
 def _bars(progress: Progress | None) -> Any:
     """A class of progress bars that show nothing and tell `progress` of the bytes."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     seen: dict[int, tuple[int, int]] = {}
 
