@@ -102,7 +102,6 @@ class PrefixCache:
         numbers = self._walk(tokens, full)
         known = len(numbers)
         key = self._keys[numbers[-1]] if numbers else self._root_key
-        parent = numbers[-1] if numbers else _ROOT
         for block in self._blocks(tokens, known, full):
             key = _digest(key, block)
             if key in self._numbers:  # other tokens with the same hash: they were first
@@ -110,12 +109,11 @@ class PrefixCache:
             number = self._new_number()
             self._numbers[key] = number
             self._keys[number], self._tokens[number] = key, block
-            self._parents[number] = parent
-            if parent != _ROOT:
-                self._children[parent] += 1
             numbers.append(number)
-            parent = number
         added = numbers[known:]
+        self._kept[added] = True
+        self._parents[added] = [_ROOT, *numbers][known : len(numbers)]
+        self._children[numbers[max(0, known - 1) : -1]] += 1  # each has one child more
         pages = self._tables.table[slot, :, :, known : len(numbers)].transpose(2, 0, 1)
         self._pool.retain(pages.ravel())
         self._pages[added] = pages
@@ -223,9 +221,7 @@ class PrefixCache:
                 np.concatenate((array, np.zeros(more, np.int64)))
                 for array in (self._parents, self._children, self._locks, self._touched, self._born)
             )
-        number = self._spare.pop()
-        self._kept[number] = True
-        return number
+        return self._spare.pop()
 
     def _forget(self, number: int) -> int:
         before = self._pool.free

@@ -68,8 +68,10 @@ class CacheMachine(RuleBasedStateMachine):
     # Rules
 
     @precondition(lambda self: len(self.lives) < _SEQUENCES)
-    @rule(tokens=st.lists(st.integers(0, 1), max_size=12), reserve=st.integers(0, 8), lock=st.booleans())
-    def begin(self, tokens: list[int], reserve: int, lock: bool) -> None:
+    @rule(data=st.data(), reserve=st.integers(0, 8), lock=st.booleans(), keep=st.booleans())
+    def begin(self, data: st.DataObject, reserve: int, lock: bool, keep: bool) -> None:
+        alike = data.draw(st.sampled_from([(), *sorted(self.known)]))
+        tokens = [*alike, *data.draw(st.lists(st.integers(0, 1), max_size=9))]
         slot = self.tables.open()
         assert slot not in self.lives
         life = self.lives[slot] = Life()
@@ -95,6 +97,8 @@ class CacheMachine(RuleBasedStateMachine):
                 self.tables.reserve(slot, reserve)
         rest = tokens[match.tokens :]
         self._append([slot], [rest])
+        if keep:
+            self._insert(slot)
 
     @precondition(lambda self: self.lives)
     @rule(data=st.data())
@@ -201,7 +205,9 @@ class CacheMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.lives)
     @rule(data=st.data())
     def insert(self, data: st.DataObject) -> None:
-        slot = self._pick(data)
+        self._insert(self._pick(data))
+
+    def _insert(self, slot: int) -> None:
         life = self.lives[slot]
         free = self.pool.free
         if life.tokens is None:
