@@ -13,6 +13,7 @@ from lcdoc.commands.index import index
 from lcdoc.commands.library import library_app
 from lcdoc.commands.models import models
 from lcdoc.commands.runs import runs_app
+from lcdoc.commands.serve import serve
 from lcdoc.commands.show import show
 from lcdoc.commands.summarize import summarize
 from lcdoc.commands.trace import trace
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (ask, summarize, index, show, trace, models, doctor):
+for command in (ask, summarize, index, show, trace, models, serve, doctor):
     app.command()(command)
 app.add_typer(library_app, name="library")
 app.add_typer(runs_app, name="runs")
