@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,9 +19,7 @@ def available_bytes(device: torch.device) -> int:
     """Bytes that can be had on a device now, within the limits of a container."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    available = _host_available()
-    limit, used = _control_group()
-    return available if limit is None else max(0, min(available, limit - used))
+    return max(0, min([_host_available(), *_groups_available()]))
 
 
 def cache_bytes(device: torch.device, max_memory: float | None, needed_most: int) -> int:
@@ -55,12 +54,37 @@ def _host_available() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def _control_group() -> tuple[int | None, int]:
-    """The limit of this process's control group and what is used of it; None without a limit."""
-    folder = Path("/sys/fs/cgroup")
+def _groups_available() -> Iterator[int]:
+    """What this process's control groups leave, for each that has a limit.
+
+    Files that were read, such as the checkpoint, count as used, but make room for whoever needs it.
+    """
+    for folder, limit, used in _groups():
+        try:
+            most = int((folder / limit).read_text())
+            taken = int((folder / used).read_text())
+            lines = [line.split() for line in (folder / "memory.stat").read_text().splitlines()]
+        except (OSError, ValueError):
+            continue  # no limit, which is written "max", or no such file
+        figures = {name: int(number) for name, number in lines}
+        of_files = sum(figures.get(f"total_{name}", figures.get(name, 0)) for name in ("active_file", "inactive_file"))
+        yield most - max(0, taken - of_files)
+
+
+def _groups() -> Iterator[tuple[Path, str, str]]:
+    """The process's memory groups up to the root, and the files that hold limit and use, of both versions of them."""
     try:
-        limit = (folder / "memory.max").read_text().strip()
-        used = int((folder / "memory.current").read_text())
-    except (OSError, ValueError):
-        return None, 0
-    return (int(limit), used) if limit.isdigit() else (None, 0)
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return  # not Linux
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, files = Path("/sys/fs/cgroup"), ("memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            root, files = Path("/sys/fs/cgroup/memory"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        inner = Path(path.lstrip("/"))
+        for folder in (inner, *inner.parents):
+            yield root / folder, *files
