@@ -25,15 +25,24 @@ def draw(works: Sequence[Work], logits: Tensor) -> list[tuple[Work, list[Sampled
     asking = [work for work in works if work.piece.logits]
     rows: list[Row] = []
     owners: list[int] = []
-    for index, work in enumerate(asking):
-        rows += _rows(work)
-        owners += [index] * work.piece.logits
+    places: list[int] = []
     failed: dict[int, EngineError] = {}
+    first = 0
+    for index, work in enumerate(asking):
+        try:
+            rows += _rows(work)
+        except EngineError as error:
+            # Its grammar cannot go on, which is nobody else's trouble.
+            failed[index] = error
+        else:
+            owners += [index] * work.piece.logits
+            places += range(first, first + work.piece.logits)
+        first += work.piece.logits
     wide, numbers = logits.float(), list(range(len(rows)))
     drawn: list[Sampled] = []
     while numbers:
         try:
-            kept = wide if len(numbers) == len(rows) else wide[numbers]
+            kept = wide if len(numbers) == len(wide) else wide[[places[number] for number in numbers]]
             drawn = sample(kept, [rows[number] for number in numbers])
             break
         except NoTokenError as error:

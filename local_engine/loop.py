@@ -40,7 +40,6 @@ class Loop:
     """Runs `scheduler`'s steps on `decoder` in a thread of its own. All methods may be called from any thread."""
 
     def __init__(self, decoder: Decoder | GraphedDecoder, scheduler: Scheduler, device: torch.device) -> None:
-        self._decoder = decoder
         self._scheduler = scheduler
         self._device = device
         self._inbox: deque[Request] = deque()
@@ -48,7 +47,8 @@ class Loop:
         self._wake = threading.Condition()
         self._closing = False
         self.totals = Totals()
-        self._thread = threading.Thread(target=self._run, name="lcdoc-engine", daemon=True)
+        # The thread alone holds the weights, so that their memory is free when it ends.
+        self._thread = threading.Thread(target=self._run, args=(decoder,), name="lcdoc-engine", daemon=True)
         self._thread.start()
 
     def submit(self, request: Request) -> None:
@@ -82,20 +82,36 @@ class Loop:
     def waiting(self) -> int:
         return len(self._scheduler.waiting) + len(self._inbox)
 
-    def _run(self) -> None:
-        while self._take_in():
-            works = self._scheduler.next_step()
-            if not works:
-                continue
-            try:
-                self._step(works)
-            except Exception as error:
-                logger.debug("a forward pass failed", exc_info=True)
-                for work in works:
-                    self._fail(work.request, _as_engine_error(error))
-        closed = EngineClosedError("the engine was closed before the answer was complete: load it and ask again")
+    def _run(self, decoder: Decoder | GraphedDecoder) -> None:
+        ended: EngineError = EngineClosedError(
+            "the engine was closed before the answer was complete: load it and ask again"
+        )
+        try:
+            while self._take_in():
+                self._pass(decoder)
+        except Exception as error:
+            # Nobody may be left waiting for a thread that is gone.
+            logger.exception("the engine's thread failed")
+            ended = _as_engine_error(error)
+        with self._wake:
+            self._closing = True
         for request in (*self._scheduler.running, *self._scheduler.waiting, *self._inbox):
-            self._fail(request, closed)
+            self._fail(request, ended)
+        self._inbox.clear()
+        self._scheduler.close()
+
+    def _pass(self, decoder: Decoder | GraphedDecoder) -> None:
+        works = self._scheduler.next_step()
+        if not works:
+            return
+        try:
+            self._step(decoder, works)
+        except Exception as error:
+            logger.debug("a forward pass failed", exc_info=True)
+            for work in works:
+                # Of this pass some may have got their last token already.
+                if work.request in self._scheduler.running:
+                    self._fail(work.request, _as_engine_error(error))
 
     def _take_in(self) -> bool:
         """New requests and cancellations; waits while there is nothing to do. False when the engine closes."""
@@ -119,15 +135,15 @@ class Loop:
             self._scheduler.drop(request)
         return True
 
-    def _step(self, works: list[Work]) -> None:
+    def _step(self, decoder: Decoder | GraphedDecoder, works: list[Work]) -> None:
         self.totals.steps += 1
         prepare(works)
         batch = gather([work.piece for work in works], self._scheduler.tables, self._device)
         if not any(work.piece.logits for work in works):
-            self._decoder.hidden(batch)
+            decoder.hidden(batch)
             drawn = {}
         else:
-            logits = self._decoder.forward(batch)
+            logits = decoder.forward(batch)
             drawn = {id(work): tokens for work, tokens in draw(works, logits)}
         for work in works:
             tokens = drawn.get(id(work))
@@ -143,12 +159,14 @@ class Loop:
     def _answer(self, work: Work, tokens: list[Sampled]) -> None:
         try:
             piece, accepted = absorb(work, tokens)
-        except EngineError as error:
-            self._fail(work.request, error)
+        except Exception as error:
+            logger.debug("a token could not be taken over", exc_info=True)
+            self._fail(work.request, _as_engine_error(error))
             return
         self._scheduler.computed(work, accepted)
         if piece.finish is None:
-            _deliver(work.request.deliver, piece)
+            if not _deliver(work.request.deliver, piece):
+                self._scheduler.drop(work.request)
         else:
             self._end(work.request, piece)
 
@@ -168,12 +186,15 @@ class Loop:
         _deliver(request.deliver, error)
 
 
-def _deliver(deliver: Callable[[Piece | Exception], None], what: Piece | Exception) -> None:
+def _deliver(deliver: Callable[[Piece | Exception], None], what: Piece | Exception) -> bool:
+    """Whether somebody took it."""
     try:
         deliver(what)
-    except RuntimeError:
-        # Whoever asked is gone: its event loop has ended.
+    except Exception:
+        # Whoever asked is gone: its event loop has ended. That must not end the others' answers.
         logger.debug("a piece could not be delivered", exc_info=True)
+        return False
+    return True
 
 
 def _as_engine_error(error: Exception) -> EngineError:
