@@ -66,7 +66,8 @@ class Request:
     computed: int = 0
     """How many of `tokens` are in the cache."""
     locked: Match | None = None
-    cached: int = 0
+    cached: int | None = None
+    """Tokens of the prompt that were in the prefix cache when it was first admitted; None before."""
     drafted: int = 0
     accepted: int = 0
     cancelled: bool = False
@@ -91,4 +92,4 @@ class Request:
 
     @property
     def usage(self) -> Usage:
-        return Usage(len(self.prompt), self.cached, self.output, self.drafted, self.accepted)
+        return Usage(len(self.prompt), self.cached or 0, self.output, self.drafted, self.accepted)

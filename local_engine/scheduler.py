@@ -3,11 +3,12 @@
 Continuous batching: requests join and leave between passes. Each pass has a budget of tokens; every request that is
 decoding gets its one token (and drafts) first, and the rest goes to pieces of prompts ("DeepSpeed-FastGen", Dynamic
 SplitFuse), so that a long prompt never holds up the answers that are being written. Of several prompts the oldest gets
-at least half, the others share the rest: a short question does not wait for a book.
+at least half, and the shortest the rest: a short question does not wait for a book, nor a book for short questions.
 
 A request is admitted when its prompt fits the free pages, cached prefixes that nobody uses counted as free. Should
-decoding run out of pages, the youngest request gives up its own and is read again later; its answer so far is kept, and
-since draws depend on nothing but seed and place, it goes on as if nothing had happened.
+decoding run out of pages, the youngest request gives up its own and is read again later, as far as its pages are then
+no longer in the prefix cache; its answer so far is kept, and since draws depend on nothing but seed and place, it goes
+on as if nothing had happened. What is only read ahead gives way to every request that is waited for.
 """
 
 from __future__ import annotations
@@ -94,6 +95,11 @@ class Scheduler:
         self._remember(request)
         self._release(request)
 
+    def close(self) -> None:
+        """Give the cache's memory back. Nothing can run afterwards."""
+        pool = self.tables.pool
+        pool.keys, pool.values = pool.keys.new_empty(0), pool.values.new_empty(0)
+
     def computed(self, work: Work, accepted: int) -> None:
         """Note that a pass is done; of its drafts, the first `accepted` held and the others leave the cache."""
         request = work.request
@@ -114,8 +120,7 @@ class Scheduler:
         works = self._with_room(works)
         left = self.step_tokens - sum(len(work.piece.tokens) for work in works)
         reading = [request for request in self.running if not request.decoding]
-        if reading and (left > 0 or not works):
-            works += self._pieces(reading, max(left, _SMALLEST_PIECE))
+        works += self._pieces([request for request in reading if not request.ahead] or reading, left)
         return works
 
     def _decodes(self, decoding: Sequence[Request]) -> Iterator[Work]:
@@ -153,7 +158,7 @@ class Scheduler:
             if any(work.drafts for work in works):
                 works = [self._decode(work.request) for work in works]
                 continue
-            youngest = self.running[-1]
+            youngest = next((request for request in reversed(self.running) if request.ahead), self.running[-1])
             self._preempt(youngest)
             works = [work for work in works if work.request is not youngest]
         return works
@@ -161,22 +166,29 @@ class Scheduler:
     def _preempt(self, request: Request) -> None:
         self.preemptions += 1
         self.running.remove(request)
+        # Until somebody takes the pages, what they hold need not be computed again.
+        self._remember(request)
         self._release(request)
         request.computed = 0
         self.waiting.appendleft(request)
 
     def _pieces(self, reading: Sequence[Request], budget: int) -> Iterator[Work]:
-        """Pieces of prompts, oldest first. Pages for them were taken at admission."""
-        for index, request in enumerate(reading):
-            if budget <= 0:
-                return
-            wanted = len(request.tokens) - request.computed
-            others = len(reading) - index - 1
-            size = min(wanted, budget if not others else max(budget // 2, _SMALLEST_PIECE))
-            if size < wanted and size < _SMALLEST_PIECE:
-                return
-            budget -= size
-            last = size == wanted and not request.ahead
+        """Pieces of prompts, whose pages were taken at admission. However little is left, some are read on."""
+        if not reading:
+            return
+        oldest, *others = reading
+        others.sort(key=_unread)
+        budget = max(budget, _SMALLEST_PIECE if not others else 2 * _SMALLEST_PIECE)
+        share = min(_unread(oldest), budget - budget // 2)
+        sizes: list[int] = []
+        for request in others:
+            size = min(_unread(request), budget - share - sum(sizes))
+            if size < min(_unread(request), _SMALLEST_PIECE):
+                break
+            sizes.append(size)
+        share = min(_unread(oldest), budget - sum(sizes))
+        for request, size in zip((oldest, *others), (share, *sizes), strict=False):
+            last = size == _unread(request) and not request.ahead
             tokens = request.tokens[request.computed : request.computed + size]
             yield Work(
                 request, Piece(_slot(request), tokens, request.computed, len(request.prompt), logits=1 if last else 0)
@@ -185,10 +197,16 @@ class Scheduler:
     def _admit(self) -> None:
         while self.waiting and len(self.running) < self.sequences:
             request = self._next_waiting()
-            if request is None or not self._start(request):
+            if request is None:
                 return
-            self.waiting.remove(request)
-            self.running.append(request)
+            if self._start(request):
+                self.waiting.remove(request)
+                self.running.append(request)
+                continue
+            ahead = [] if request.ahead else [other for other in self.running if other.ahead]
+            if not ahead:
+                return
+            self._preempt(ahead[-1])
 
     def _next_waiting(self) -> Request | None:
         """The first in line; what is only read ahead lets the others pass, and leaves one place free."""
@@ -218,7 +236,7 @@ class Scheduler:
             self.tables.adopt(slot, match.blocks, match.tokens)
         self.tables.reserve(slot, len(request.tokens) - shared + self._growth(request, needed + margin))
         request.slot, request.locked, request.computed = slot, match, shared
-        if not request.output:
+        if request.cached is None:
             request.cached = shared
         return True
 
@@ -245,6 +263,10 @@ class Scheduler:
         if self.prefixes is not None and request.locked is not None:
             self.prefixes.unlock(request.locked)
         request.slot = request.locked = None
+
+
+def _unread(request: Request) -> int:
+    return len(request.tokens) - request.computed
 
 
 def _slot(request: Request) -> int:
