@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
@@ -238,9 +239,9 @@ class Engine:
         if messages and len(messages) == len(prompt):
             return self.tokenizer.encode_chat(messages, **variables)
         ids = [each for each in prompt if not isinstance(each, Mapping)]
-        if not all(0 <= token < self.config.vocab_size for token in ids):
-            raise InvalidRequestError(f"token ids are from 0 to {self.config.vocab_size - 1}")
-        return ids
+        if len(ids) < len(prompt) or not all(isinstance(token, Integral) for token in ids):
+            raise InvalidRequestError("a prompt is a text, token ids, or messages, and nothing of two kinds")
+        return [int(token) for token in ids]
 
     def grammar(
         self, schema: Mapping[str, Any] | None = None, regex: str | None = None, *, max_tokens: float = math.inf
@@ -337,7 +338,8 @@ class Engine:
         read: Future[Usage] = Future()
 
         def deliver(piece: Piece | Exception) -> None:
-            if read.cancelled():
+            # From here on it cannot be cancelled any more.
+            if not read.set_running_or_notify_cancel():
                 return
             if isinstance(piece, Exception):
                 read.set_exception(piece)
@@ -375,6 +377,11 @@ class Engine:
         ids = self.encode(prompt, **(variables or {}))
         if not ids:
             raise InvalidRequestError("the prompt is empty: give at least one token")
+        if not 0 <= min(ids) <= max(ids) < self.config.vocab_size:
+            raise InvalidRequestError(
+                f"the prompt has token {max(ids) if min(ids) >= 0 else min(ids)}, and the model knows 0 to "
+                f"{self.config.vocab_size - 1}: check that tokenizer.json is its own"
+            )
         window = self.context_window
         if len(ids) + (not ahead) > window:
             of_cache = "" if window == self.config.context_window else ", which is what the cache holds"
