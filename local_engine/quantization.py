@@ -21,7 +21,7 @@ from lcdoc.local_engine.linear import Linear
 
 Quantization = Literal["int8", "int4"]
 
-_GROUPS = (64, 32, 128)
+_GROUPS = (64, 32)
 """Inputs that share a scale, by preference; the first that divides the matrix's inputs."""
 _FEW_ROWS = {"int8": 8, "int4": 48}
 """Rows up to which the packed kernels win on a CPU; measured on a 9728 x 896 matrix."""
