@@ -13,13 +13,14 @@ long-context inference" (parts combined by their log-sum-exp).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lcdoc.local_engine.batch import Batch
-from lcdoc.local_engine.pages import PagePool
 
 _FEWEST_KEYS_A_THREAD = 512
 """Rows shorter than this for each thread are not split among threads."""
@@ -28,62 +29,72 @@ Part = tuple[Tensor, Tensor]
 """Output [H, R, D] and log-sum-exp [H, R] over some of the keys."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One sequence's part in one layer of a pass: C tokens, H key-value heads, G query heads for each."""
+
+    q: Tensor
+    """[C, H, G, D]"""
+    k: Tensor
+    """[C, H, D]"""
+    v: Tensor
+    out: Tensor
+    """[C, H, G, D], to be written"""
+    batch: Batch
+    slot: int
+    layer: int
+
+    @property
+    def count(self) -> int:
+        return len(self.k)
+
+
 class CpuAttention:
     """Writes a pass's keys and values into the cache and attends to it. Shapes: T tokens, H key-value heads of D."""
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None, batch: Batch) -> Tensor:
+    def __call__(self, layer: int, qkv: tuple[Tensor, Tensor, Tensor], window: int | None, batch: Batch) -> Tensor:
         """q [T, H * G, D], k and v [T, H, D], rotated; returns [T, H * G, D]."""
+        q, k, v = qkv
         tokens, heads, dim = k.shape
         pool = batch.tables.pool
         where = batch.write[layer].view(-1)
         pool.keys.view(-1, dim).index_copy_(0, where, k.reshape(-1, dim))
         pool.values.view(-1, dim).index_copy_(0, where, v.reshape(-1, dim))
         out = q.new_empty(q.shape)
+        grouped, given = q.view(tokens, heads, -1, dim), out.view(tokens, heads, -1, dim)
         for index, slot in enumerate(batch.slots.tolist()):
-            start, end = int(batch.starts[index]), int(batch.starts[index + 1])
+            part = slice(int(batch.starts[index]), int(batch.starts[index + 1]))
+            each = _Pass(grouped[part], k[part], v[part], given[part], batch, slot, layer)
             past = batch.past[index, layer]
-            if window is not None and int(past.max()) + end - start > window:
-                self._attend_window(out, q, k, v, (start, end), slot, layer, window, batch)
-            elif (past == past[0]).all():
-                self._attend_heads(out, q, k, v, (start, end), slot, layer, slice(0, heads), int(past[0]), batch)
+            if (past == past[0]).all():
+                self._attend(each, slice(0, heads), int(past[0]), window)
             else:
                 for head in range(heads):
-                    one = slice(head, head + 1)
-                    self._attend_heads(out, q, k, v, (start, end), slot, layer, one, int(past[head]), batch)
+                    self._attend(each, slice(head, head + 1), int(past[head]), window)
         return out
 
-    def _attend_heads(
-        self,
-        out: Tensor,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        span: tuple[int, int],
-        slot: int,
-        layer: int,
-        heads: slice,
-        past: int,
-        batch: Batch,
-    ) -> None:
-        """Attend for some heads of one sequence, whose rows all have `past` entries before the piece at `span`."""
-        start, end = span
-        count, groups = end - start, q.shape[1] // k.shape[1]
-        dim, among = q.shape[2], heads.stop - heads.start
-        mine = q[start:end].view(count, -1, groups, dim)[:, heads].permute(1, 2, 0, 3)
-        rows = mine.reshape(among, groups * count, dim)
-        parts: list[Part] = []
-        if count == 1:
-            # A single query sees its own key as well: it was just written, and lies behind the past.
+    def _attend(self, each: _Pass, heads: slice, past: int, window: int | None) -> None:
+        """Attend for some heads, whose rows all have `past` entries before this pass."""
+        if each.count > 1 and window is not None and past + each.count > window:
+            self._attend_window(each, heads, past, window)
+            return
+        first = 0
+        if each.count == 1:
+            # A single query sees its own key as well, which was just written and lies behind the past.
             past += 1
-        for keys, values in _views(batch.tables.pool, batch, slot, layer, heads, 0, past):
+            first = 0 if window is None else max(0, past - window)
+        mine = each.q[:, heads].permute(1, 2, 0, 3)
+        kv_heads, groups, count, dim = mine.shape
+        rows = mine.reshape(kv_heads, groups * count, dim)
+        parts: list[Part] = []
+        for keys, values in _views(each, heads, first, past):
             parts += self._all_keys(rows, keys, values)
         if count > 1:
-            parts.append(self._own_keys(mine, k[start:end, heads], v[start:end, heads]))
-        result = combine(parts).reshape(among, groups, count, dim).permute(2, 0, 1, 3)
-        out[start:end].view(count, -1, groups, dim)[:, heads] = result
+            parts.append(self._own_keys(mine, each.k[:, heads], each.v[:, heads]))
+        each.out[:, heads] = combine(parts).reshape(kv_heads, groups, count, dim).permute(2, 0, 1, 3)
 
     def _all_keys(self, rows: Tensor, keys: Tensor, values: Tensor) -> list[Part]:
         """Rows [H, R, D] over keys and values [H, n, D], all of which every row sees."""
@@ -121,41 +132,25 @@ class CpuAttention:
         output, lse = _flash_op(rows, keys, values, scale=self.scale)
         return output[0], lse[0]
 
-    def _attend_window(
-        self,
-        out: Tensor,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        span: tuple[int, int],
-        slot: int,
-        layer: int,
-        window: int,
-        batch: Batch,
-    ) -> None:
-        """Attend where each query sees only the last `window` keys: a mask over the few keys that any of them sees."""
-        start, end = span
-        count, groups = end - start, q.shape[1] // k.shape[1]
-        index = int((batch.starts[1:] <= start).sum())
-        for head in range(k.shape[1]):
-            past = int(batch.past[index, layer, head])
-            first = max(0, past - window + 1)
-            views = list(_views(batch.tables.pool, batch, slot, layer, slice(head, head + 1), first, past))
-            keys = torch.cat([*(view[0] for view in views), k[None, start:end, head]], dim=1)
-            values = torch.cat([*(view[1] for view in views), v[None, start:end, head]], dim=1)
-            seen_to = torch.arange(past, past + count)[:, None]
-            positions = torch.arange(first, past + count)[None]
-            visible = (positions <= seen_to) & (positions > seen_to - window)
-            mask = torch.zeros(visible.shape, dtype=q.dtype).masked_fill_(~visible, float("-inf"))
-            queries = q[start:end].view(count, -1, groups, q.shape[2])[:, head].transpose(0, 1)
-            output, _ = _flash_op(
-                queries[None],
-                keys[None].expand(-1, groups, -1, -1),
-                values[None].expand(-1, groups, -1, -1),
-                attn_mask=mask[None, None],
-                scale=self.scale,
-            )
-            out[start:end].view(count, -1, groups, q.shape[2])[:, head] = output[0].transpose(0, 1)
+    def _attend_window(self, each: _Pass, heads: slice, past: int, window: int) -> None:
+        """Attend where each query sees only the last `window` keys: a mask over the keys that any of them sees."""
+        count, groups = each.count, each.q.shape[2]
+        first = max(0, past - window + 1)
+        views = list(_views(each, heads, first, past))
+        keys = torch.cat([*(view[0] for view in views), each.k[:, heads].transpose(0, 1)], dim=1)
+        values = torch.cat([*(view[1] for view in views), each.v[:, heads].transpose(0, 1)], dim=1)
+        last = torch.arange(past, past + count)[:, None]
+        place = torch.arange(first, past + count)
+        visible = (place <= last) & (place > last - window)
+        mask = torch.zeros(visible.shape, dtype=keys.dtype).masked_fill_(~visible, float("-inf"))
+        output, _ = _flash_op(
+            each.q[:, heads].permute(1, 2, 0, 3),
+            keys[:, None].expand(-1, groups, -1, -1),
+            values[:, None].expand(-1, groups, -1, -1),
+            attn_mask=mask[None, None],
+            scale=self.scale,
+        )
+        each.out[:, heads] = output.permute(2, 0, 1, 3)
 
 
 _flash_op = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -167,45 +162,34 @@ def combine(parts: list[Part]) -> Tensor:
         return parts[0][0]
     lse = torch.stack([part[1] for part in parts])
     weights = torch.softmax(lse, dim=0)[..., None]
-    total = parts[0][0] * weights[0]
-    for (output, _), weight in zip(parts[1:], weights[1:], strict=True):
-        total.addcmul_(output.float() if total.dtype == torch.float32 else output, weight)
-    return total
+    return sum((output * weight for (output, _), weight in zip(parts, weights, strict=True)), torch.zeros(()))
 
 
-def _views(
-    pool: PagePool, batch: Batch, slot: int, layer: int, heads: slice, first: int, end: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Keys and values [H, n, D] at entries `first` to `end` of a layer's rows, in order, by runs of pages.
+def _views(each: _Pass, heads: slice, first: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Keys and values [H, n, D] at entries `first` to `end` of a sequence's rows, in order, by runs of pages.
 
     Where a run's pages lie equally far apart for all heads, it is a view; else the pages are copied together.
     """
     if first >= end:
         return
-    size = pool.page_size
-    table = batch.tables.table[slot, layer, heads]
-    for run_first, run_end in batch.tables.runs(slot):
+    tables = each.batch.tables
+    pool, table = tables.pool, tables.table[each.slot, each.layer, heads]
+    size, dim = pool.page_size, pool.head_dim
+    for run_first, run_end in tables.runs(each.slot):
         low, high = max(first, run_first * size), min(end, run_end * size)
         if low >= high:
             continue
         pages = table[:, run_first].tolist()
-        steps = {after - before for before, after in zip(pages, pages[1:], strict=False)}
-        if len(steps) <= 1:
-            step = steps.pop() if steps else 0
-            dim = pool.keys.shape[2]
-            shape = (len(pages), high - low, dim)
-            strides = (step * size * dim, dim, 1)
+        steps = {after - before for before, after in itertools.pairwise(pages)} or {0}
+        if len(steps) == 1 and min(steps) >= 0:
+            shape, strides = (len(pages), high - low, dim), (steps.pop() * size * dim, dim, 1)
             offset = (pages[0] * size + low - run_first * size) * dim
-            if step >= 0:
-                keys, values = (
-                    part.as_strided(shape, strides, part.storage_offset() + offset) for part in (pool.keys, pool.values)
-                )
-                yield keys, values
-                continue
-        column, last = low // size, -(-high // size)
-        ids = torch.from_numpy(table[:, column:last].astype("int64"))
-        cut = slice(low - column * size, high - column * size)
-        yield (
-            pool.keys[ids].flatten(1, 2)[:, cut],
-            pool.values[ids].flatten(1, 2)[:, cut],
-        )
+            keys, values = (
+                part.as_strided(shape, strides, part.storage_offset() + offset) for part in (pool.keys, pool.values)
+            )
+            yield keys, values
+        else:
+            column = low // size
+            ids = torch.from_numpy(table[:, column : -(-high // size)].astype("int64"))
+            cut = slice(low - column * size, high - column * size)
+            yield pool.keys[ids].flatten(1, 2)[:, cut], pool.values[ids].flatten(1, 2)[:, cut]

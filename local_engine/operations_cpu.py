@@ -46,7 +46,7 @@ class CpuOperations:
             qk = self.norm(qk, head_norm, config.rms_norm_eps)
         if rotation is not None:
             qk = rotate(qk, *rotation)
-        out = self._attention(layer, qk[:, :heads], qk[:, heads:], v, config.windows[layer], batch)
+        out = self._attention(layer, (qk[:, :heads], qk[:, heads:], v), config.windows[layer], batch)
         return out.view(tokens, heads * config.head_dim)
 
 

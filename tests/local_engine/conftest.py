@@ -15,10 +15,10 @@ from lcdoc.tests.local_engine.checkpoints import save_checkpoint
 
 
 @pytest.fixture(scope="session", autouse=True)
-def few_threads() -> Iterator[None]:
-    """Small tensors are faster on few threads, and the tests share their machine."""
+def one_thread() -> Iterator[None]:
+    """Small tensors gain nothing from more, and on a busy machine lose much by waiting for each other's threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(min(2, before))
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
