@@ -31,6 +31,7 @@ from lcdoc.local_engine.detokenizer import Detokenizer
 from lcdoc.local_engine.errors import EngineError, InvalidRequestError, RequestTooLargeError
 from lcdoc.local_engine.generation_config import GenerationDefaults, read_generation_defaults
 from lcdoc.local_engine.graphed_decoding import GraphedDecoder
+from lcdoc.local_engine.hub import Progress as OnFetch
 from lcdoc.local_engine.hub import locate
 from lcdoc.local_engine.loading import OnProgress, load_weights
 from lcdoc.local_engine.loop import Loop
@@ -148,15 +149,17 @@ class Engine:
         step_tokens: int | None = None,
         speculate: bool = True,
         on_progress: OnProgress | None = None,
+        on_fetch: OnFetch | None = None,
     ) -> Self:
         """Load a checkpoint of the Llama family from a folder, or from the hub.
 
         `dtype` is auto, bfloat16, float16 or float32; `quantize` int8, int4 or None; `device` auto, cpu or cuda[:N].
         `sequences` run at once at most, and a pass computes `step_tokens` tokens at most. Blocks until the model is
-        loaded. Raises EngineError: ModelFilesError, UnsupportedModelError.
+        loaded; `on_fetch` is told the bytes that came from the hub, `on_progress` the layers that are loaded. Raises
+        EngineError: ModelFilesError, UnsupportedModelError.
         """
         kv = kv or KVConfig()
-        folder = locate(str(path_or_hub_id))
+        folder = locate(path_or_hub_id, on_fetch)
         config = read_config(folder)
         where = _device(device)
         number_type = choose_dtype(dtype, where)
