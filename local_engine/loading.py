@@ -13,6 +13,8 @@ from lcdoc.local_engine.linear import Linear, linear
 from lcdoc.local_engine.quantization import Quantization, quantized_linear
 from lcdoc.local_engine.weights import Checkpoint
 
+_ROWS_KEPT = 64
+"""Rows of the mapped input table that may be read at once without giving its pages back."""
 OnProgress = Callable[[int, int], None]
 """Is told how many of how many parts are loaded."""
 
@@ -83,7 +85,15 @@ class _Loader:
                 table = self._checkpoint.get(name, dtype, self._device, shape=shape)
             return lambda ids: table.index_select(0, ids)
         mapped = self._checkpoint.view(name, shape=shape)
-        return lambda ids: mapped.index_select(0, ids).to(dtype)
+
+        def rows(ids: Tensor) -> Tensor:
+            found = mapped.index_select(0, ids).to(dtype)
+            if len(ids) > _ROWS_KEPT:
+                # Around each row the system maps a dozen pages more: after a prompt, that is most of the table.
+                self._checkpoint.give_back(name)
+            return found
+
+        return rows
 
     def layer(self, index: int) -> Layer:
         config = self._config

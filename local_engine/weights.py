@@ -117,6 +117,12 @@ class Checkpoint:
         entry = self._entry(name, shape)
         return self._map(entry, entry.start, entry.end).view(entry.shape)
 
+    def give_back(self, name: str) -> None:
+        """Free the memory that reading a mapped tensor took; the next reader gets it from the file again."""
+        entry = self._entry(name, None)
+        if entry.path in self._mapped:
+            self._give_back(entry.path, entry.start, entry.end)
+
     def rows(
         self, name: str, ids: Tensor, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
     ) -> Tensor:
