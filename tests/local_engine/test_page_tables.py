@@ -298,6 +298,24 @@ def test_rows_that_differ_get_their_pages_together() -> None:
     assert sum(grew) == 3
 
 
+def test_rows_that_differ_keep_a_page_ahead_when_drafts_are_taken_back() -> None:
+    tables = _tables()
+    slot = tables.open()
+    _fill(tables, slot, 20)
+    _ragged(tables, slot, [0, 1, 2, 3, 4, 5])
+    changes = 0
+    for _ in range(2 * _SIZE):
+        free = tables.pool.free
+        tables.append([slot], [2])
+        tables.truncate(slot, 1)
+        changes += tables.pool.free != free
+    assert changes <= 3
+    tables.truncate(slot, 15)
+    assert (tables.counts[slot] <= -(-tables.lengths[slot] // _SIZE) + 1).all()
+    assert tables.trim(slot) > 0
+    tables.check_integrity()
+
+
 def test_with_few_pages_left_rows_that_differ_take_only_what_they_need() -> None:
     tables = _tables(pages=5 * _LAYERS * _HEADS)
     slot = tables.open()

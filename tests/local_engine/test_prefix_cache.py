@@ -194,6 +194,21 @@ def test_a_locked_prefix_stays_until_it_is_unlocked_as_often() -> None:
     _check(tables, cache)
 
 
+def test_a_trunk_stays_as_long_as_one_of_its_branches() -> None:
+    tables, cache = _caches()
+    trunk = list(range(8))
+    for branch in ([1] * 4, [2] * 4, [3] * 4):
+        _keep(tables, cache, [*trunk, *branch])
+    locked = cache.match([*trunk, *([2] * 4), 0])
+    cache.lock(locked)
+    assert cache.evict(_BLOCK) == _BLOCK
+    cache.check_integrity()
+    assert cache.evict(10**6) == _BLOCK
+    assert _tokens(cache, [*trunk, *([2] * 4)]) == 12
+    cache.unlock(locked)
+    _check(tables, cache)
+
+
 def test_an_empty_match_can_be_locked_too() -> None:
     _, cache = _caches()
     match = cache.match([1, 2, 3])
