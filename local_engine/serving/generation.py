@@ -11,7 +11,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from lcdoc.local_engine.errors import EngineClosedError, EngineError
+from lcdoc.local_engine.errors import EngineClosedError, EngineError, InvalidRequestError
 from lcdoc.local_engine.serving.answers import Answers, Api
 from lcdoc.local_engine.serving.asked import Asked, Served
 from lcdoc.local_engine.serving.bodies import parsed, read_body
@@ -124,6 +124,8 @@ def _problem(error: Exception) -> Problem:
     """What a client is told of an error."""
     if isinstance(error, Problem):
         return error
+    if isinstance(error, InvalidRequestError):
+        return Problem(f"Invalid request: {error}.", code="invalid_value")
     if isinstance(error, EngineClosedError):
         return closing()
     if isinstance(error, EngineError):

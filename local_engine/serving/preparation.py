@@ -56,6 +56,13 @@ def prepare(engine: Engine, asked: Asked) -> Prepared:
 
 
 def _ids(engine: Engine, prompt: Prompt, asked: Asked) -> Sequence[int]:
+    known = engine.config.vocab_size
+    if not isinstance(prompt, str) and any(isinstance(each, int) and not 0 <= each < known for each in prompt):
+        raise Problem(
+            f"Invalid value for '{asked.field}': token ids are from 0 to {known - 1}.",
+            param=asked.field,
+            code="invalid_value",
+        )
     try:
         if not asked.tools:
             return engine.encode(prompt, **asked.variables)
