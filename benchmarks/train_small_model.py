@@ -1,6 +1,6 @@
 """Train a small model that answers lcdoc's own prompts by copying what stands in the text, and see how often it does.
 
-    python benchmarks/train_small_model.py FOLDER [--steps 2000] [--seed 0] [--questions 20]
+    python benchmarks/train_small_model.py FOLDER [--steps 4000] [--seed 0] [--questions 20]
 
 FOLDER then holds what any engine for Hugging Face checkpoints takes: config.json, model.safetensors (bfloat16),
 tokenizer.json and the chat template. It is a model for tests: it knows facts of a few forms (small_model_examples.py)
@@ -40,7 +40,7 @@ LEARNING_RATE = 1e-2
 WARMUP_STEPS = 20
 DRILL, SHORT, LONG = 0.25, 0.55, 0.85
 """Shares of the steps until which: there are drills only, texts are short, texts grow to full length."""
-DRILLS_AMONG_SHORT, DRILLS_AMONG_LONG = 0.4, 0.1
+DRILLS_AMONG_SHORT, DRILLS_AMONG_LONG = 0.4, 0.2
 """Share of drills among the steps after the first."""
 SAVED_EVERY = 100
 MOST_SENTENCES = 24
@@ -147,8 +147,8 @@ def optimizers(network: Network) -> list[torch.optim.Optimizer]:
 
 
 def rate(step: int, steps: int) -> float:
-    """Share of the learning rate: up at first, then level, down to nothing over the last third."""
-    return min((step + 1) / WARMUP_STEPS, 1.0, max(0.02, (steps - step) / (steps / 3)))
+    """Share of the learning rate: up at first, then down to nothing."""
+    return min((step + 1) / WARMUP_STEPS, max(0.01, 1 - step / steps))
 
 
 def train(folder: Path, tokenizer: Tokenizer, *, steps: int, seed: int, bfloat16: bool) -> Network:
@@ -254,7 +254,7 @@ def main() -> int:
     """Train, write, ask."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=2_000)
+    parser.add_argument("--steps", type=int, default=4_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bfloat16", action="store_true", help="train in it: faster on CPUs that have it")
     parser.add_argument("--questions", type=int, default=20, help="of each skill and length; 0: none")
