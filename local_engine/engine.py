@@ -15,8 +15,8 @@ import itertools
 import math
 import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import aclosing
+from concurrent.futures import Future, InvalidStateError
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -341,17 +341,20 @@ class Engine:
         read: Future[Usage] = Future()
 
         def deliver(piece: Piece | Exception) -> None:
-            # From here on it cannot be cancelled any more.
-            if not read.set_running_or_notify_cancel():
-                return
-            if isinstance(piece, Exception):
-                read.set_exception(piece)
-            elif piece.usage is not None:
-                read.set_result(piece.usage)
+            with suppress(InvalidStateError):  # it was cancelled in the meantime
+                if isinstance(piece, Exception):
+                    read.set_exception(piece)
+                elif piece.usage is not None:
+                    read.set_result(piece.usage)
+
+        def take_back(done: Future[Usage]) -> None:
+            if done.cancelled():
+                self._loop.cancel(request)
+                done.set_running_or_notify_cancel()  # else `concurrent.futures.wait` would wait on
 
         request = self._request(prompt, Sampling(max_tokens=1), deliver, ahead=True)
         self._loop.submit(request)
-        read.add_done_callback(lambda done: self._loop.cancel(request) if done.cancelled() else None)
+        read.add_done_callback(take_back)
         return read
 
     def close(self) -> None:
