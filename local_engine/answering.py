@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
-from lcdoc.local_engine.errors import EngineError
 from lcdoc.local_engine.requests import Finish, Piece, Request
 from lcdoc.local_engine.sampling import NoTokenError, Row, Sampled, sample
 from lcdoc.local_engine.scheduler import Work
+
+logger = logging.getLogger(__name__)
 
 
 def prepare(works: Sequence[Work]) -> None:
     """Start computing the masks of constrained requests, beside the forward pass."""
     for work in works:
         if work.piece.logits and work.request.matcher is not None:
-            work.request.matcher.prepare(work.drafts)
+            try:
+                work.request.matcher.prepare(work.drafts)
+            except Exception:
+                # `draw` asks for the mask and ends the request, if it cannot be had.
+                logger.debug("a mask could not be prepared", exc_info=True)
 
 
-def draw(works: Sequence[Work], logits: Tensor) -> list[tuple[Work, list[Sampled] | EngineError]]:
+def draw(works: Sequence[Work], logits: Tensor) -> list[tuple[Work, list[Sampled] | Exception]]:
     """For each work that asked for logits [R, V], the tokens drawn at its positions, or why none could be."""
     asking = [work for work in works if work.piece.logits]
     rows: list[Row] = []
     owners: list[int] = []
     places: list[int] = []
-    failed: dict[int, EngineError] = {}
+    failed: dict[int, Exception] = {}
     first = 0
     for index, work in enumerate(asking):
         try:
             rows += _rows(work)
-        except EngineError as error:
+        except Exception as error:
             # Its grammar cannot go on, which is nobody else's trouble.
+            logger.debug("a mask could not be computed", exc_info=True)
             failed[index] = error
         else:
             owners += [index] * work.piece.logits

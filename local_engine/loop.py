@@ -147,8 +147,8 @@ class Loop:
             drawn = {id(work): tokens for work, tokens in draw(works, logits)}
         for work in works:
             tokens = drawn.get(id(work))
-            if isinstance(tokens, EngineError):
-                self._fail(work.request, tokens)
+            if isinstance(tokens, Exception):
+                self._fail(work.request, _as_engine_error(tokens))
             elif tokens is None:
                 self._scheduler.computed(work, 0)
                 if work.request.ahead and work.request.computed == len(work.request.prompt):

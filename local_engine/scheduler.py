@@ -13,6 +13,7 @@ on as if nothing had happened. What is only read ahead gives way to every reques
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from lcdoc.local_engine.errors import RequestTooLargeError
 from lcdoc.local_engine.page_tables import PageTables
 from lcdoc.local_engine.prefix_cache import PrefixCache
 from lcdoc.local_engine.requests import Request
+
+logger = logging.getLogger(__name__)
 
 _SMALLEST_PIECE = 32
 """Tokens of a prompt that are worth a place in a pass, unless it ends there."""
@@ -129,7 +132,11 @@ class Scheduler:
             work = self._decode(request)
             room = min(request.sampling.max_tokens - request.output - 1, drafts_left)
             if room > 0:
-                work = self._drafted(request, room)
+                try:
+                    work = self._drafted(request, room)
+                except Exception:
+                    # Without drafts nothing is missing. A constraint that is broken says so when its mask is computed.
+                    logger.debug("no drafts could be made", exc_info=True)
                 drafts_left -= len(work.drafts)
             yield work
 
