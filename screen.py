@@ -31,8 +31,16 @@ if TYPE_CHECKING:
     from lcdoc.workflows.events import Event
     from lcdoc.workflows.workflow import Plan
 
-_UNITS = {"reading": "pages", "indexing": "passages", "embedding": "passages", "asking": "passages"}
-_VERBS = {"reading": "Reading", "indexing": "Indexing", "embedding": "Embedding", "asking": "Asking"}
+_UNITS = {
+    "reading": "pages",
+    "indexing": "passages",
+    "embedding": "passages",
+    "fetching": "MB",
+    "loading": "parts",
+    "asking": "passages",
+}
+_SAID = ("fetching", "loading")
+"""Stages that a line tells of, since they take long and come while other things are shown."""
 _NAME_WIDTH = 28
 _REDRAWN_HZ = 8
 _LINE_EVERY_S = 5.0
@@ -47,6 +55,7 @@ class Screen:
         self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
         self.err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
         self._progress: Progress | None = None
+        self._stages: set[str] = set()
         self._tasks: dict[tuple[str, str], TaskID] = {}
         self._view: LiveView | None = None
         self._live: Live | None = None
@@ -86,6 +95,9 @@ class Screen:
                 self.say(f"going on with run {event.run_id}: {event.notes:,} note{'s'[: event.notes != 1]} kept")
                 self._watch(event)
             case events.Progress():
+                if event.stage in _SAID and event.stage not in self._stages:
+                    self._stages.add(event.stage)
+                    self.say(f"{event.stage} {event.document}")
                 if self._view is None:
                     self._advance(event.stage, event.document, event.done, event.total)
             case events.DocumentFailed():
@@ -134,7 +146,7 @@ class Screen:
             name = document.replace("\\", "/").rsplit("/", 1)[-1]
             short = name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 1] + "\u2026"
             self._tasks[key] = self._progress.add_task(
-                f"{_VERBS[stage]} {escape(short)}", total=total, unit=_UNITS[stage]
+                f"{stage.capitalize()} {escape(short)}", total=total, unit=_UNITS[stage]
             )
         self._progress.update(self._tasks[key], completed=done, total=total)
         if done >= total:

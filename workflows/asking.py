@@ -46,7 +46,7 @@ class Asking:
         on_event: OnEvent,
     ) -> Answer:
         """See `Workspace.ask`."""
-        readers = await self._desk.readers(embedder, store=store, profile=profile)
+        readers = await self._desk.readers(embedder, store=store, profile=profile, on_event=on_event)
         stage = await self._desk.stage(embedder, profile=profile) if workflow == AUTO else None
         made = self._made(workflow, search, readers, stage, embedder)
         return await run(made, question, documents, budget=self._desk.budget(budget), on_event=on_event)
@@ -63,7 +63,8 @@ class Asking:
         on_event: OnEvent,
     ) -> Answer:
         """See `Workspace.resume`."""
-        readers = Resuming(await self._desk.readers(embedder, store="use", profile=profile), cut_off)
+        own = await self._desk.readers(embedder, store="use", profile=profile, on_event=on_event)
+        readers = Resuming(own, cut_off)
         made = make(cut_off.workflow, self._library, search, readers)
         return await run(made, cut_off.question, documents, budget=self._desk.budget(budget), on_event=on_event)
 

@@ -196,8 +196,8 @@ class _Steps:
         pieces = _cut(session.library, list(session.documents.values()), reader, room_tokens=room)
         await self._pieces.keep(pieces)
         session.emit(Pieces(tuple(self._pieces.place(index) for index in range(len(pieces)))))
-        if self._options.prefetch and pieces:
-            self._options.prefetch(
+        if pieces and (prefetch := self._options.prefetch or session.run.prefetch):
+            prefetch(
                 [
                     request
                     for index in self._orders[0]

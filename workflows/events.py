@@ -11,7 +11,7 @@ from typing import Literal
 from lcdoc.agents.models.budget import Budget
 from lcdoc.workflows.answer import Answer, Usage
 
-Stage = Literal["reading", "indexing", "embedding", "asking"]
+Stage = Literal["reading", "indexing", "embedding", "fetching", "loading", "asking"]
 Place = tuple[str, int, int]
 """A span of a document: its id, start, end."""
 
@@ -45,7 +45,7 @@ class Resumed:
 class Progress:
     """`done` of `total` pages (reading) or passages (indexing, embedding, asking) of a document.
 
-    When a model is asked, `document` is the model's name.
+    Where a model is asked, fetched (in MB) or loaded (in parts), `document` is the model's name.
     """
 
     stage: Stage

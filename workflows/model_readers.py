@@ -42,10 +42,9 @@ class ModelReaders:
         def record(model: str, totals: ModelUsage) -> None:
             library.runs.record(run_id, model, before.get(model, ModelUsage()) + totals)
 
-        ledger = Ledger(asked.budget, on_usage=record)
-        reader = PromptedReader(
-            self._stack.for_run(ledger, store=self._store), secret=library.secret(), profile=self._profile
-        )
+        ledger, ahead = Ledger(asked.budget, on_usage=record), self._stack.read_ahead()
+        model = self._stack.for_run(ledger, store=self._store, ahead=ahead)
+        reader = PromptedReader(model, secret=library.secret(), profile=self._profile)
         return Run(
             run_id,
             reader,
@@ -56,6 +55,7 @@ class ModelReaders:
             concurrency=_AHEAD * spec.limits.concurrency,
             resumed=asked.resumed,
             store=self._store,
+            ahead=ahead,
         )
 
 

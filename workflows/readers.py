@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,11 +17,13 @@ from lcdoc.memory import Library
 from lcdoc.memory.runs import Run as RunRecord
 from lcdoc.memory.runs import RunEndedError, Runs, RunUnderWayError, UnknownRunError
 from lcdoc.retrieval.embedders import Embedder
+from lcdoc.workflows.events import Event, Progress, Stage
 from lcdoc.workflows.run import OFFLINE, Run
+from lcdoc.workflows.workflow import ignore_events
 
 if TYPE_CHECKING:
     from lcdoc.agents.models.stack import ModelStack
-    from lcdoc.workflows.rehearsal import Stage
+    from lcdoc.workflows.rehearsal import Stage as Rehearsal
 
 _OFFLINE_CONCURRENCY = 2
 
@@ -121,6 +123,7 @@ class ReadingDesk:
         name = wanted(model, self._config)
         self._chosen = None if is_offline(name) else resolve(name, self._config)
         self._stack: ModelStack | None = None
+        self._on_event: Callable[[Event], None] = ignore_events
 
     @property
     def model(self) -> str:
@@ -142,15 +145,26 @@ class ReadingDesk:
             seconds=config.max_seconds if asked.seconds is None else asked.seconds,
         )
 
-    async def readers(self, embedder: Embedder, *, store: StoreMode, profile: Profile | None) -> Readers:
-        """What gives runs their readers. At its first use a model's server may be asked for the model's window."""
+    async def readers(
+        self,
+        embedder: Embedder,
+        *,
+        store: StoreMode,
+        profile: Profile | None,
+        on_event: Callable[[Event], None] = ignore_events,
+    ) -> Readers:
+        """What gives runs their readers. At its first use a model's server may be asked for the model's window.
+
+        `on_event` is told when a local model is fetched or loaded, from the event loop of the run.
+        """
+        self._on_event = on_event
         if self._chosen is None:
             return OfflineReaders(embedder, self._library.runs)
         from lcdoc.workflows.model_readers import ModelReaders
 
         return ModelReaders(await self._connected(), store=store, profile=profile, warnings=self._chosen.notes)
 
-    async def stage(self, embedder: Embedder, *, profile: Profile | None) -> Stage | None:
+    async def stage(self, embedder: Embedder, *, profile: Profile | None) -> Rehearsal | None:
         """Where a run through the model can be rehearsed; None when no model is asked."""
         if self._chosen is None:
             return None
@@ -166,9 +180,12 @@ class ReadingDesk:
             from lcdoc.agents.models.discovery import resolve_online
             from lcdoc.agents.models.stack import ModelStack
 
-            self._chosen = await resolve_online(self._chosen, memos=self._library.memos)
-            self._stack = ModelStack(self._chosen, self._library)
+            self._chosen = await resolve_online(self._chosen, memos=self._library.memos, on_progress=self._progress)
+            self._stack = ModelStack(self._chosen, self._library, on_progress=self._progress)
         return self._stack
+
+    def _progress(self, stage: Stage, done: int, total: int) -> None:
+        self._on_event(Progress(stage, self.model, done, total))
 
     async def aclose(self) -> None:
         """Close the model's connections."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lcdoc.agents.models.budget import Ledger
 from lcdoc.agents.models.call_store import StoreMode
+from lcdoc.agents.models.model import Request
+from lcdoc.agents.models.read_ahead import ReadAhead
 from lcdoc.agents.reader import Reader
 from lcdoc.memory.runs import Outcome, Runs
 from lcdoc.memory.runs import Run as RunRecord
@@ -35,6 +37,7 @@ class Run:
         concurrency: int = 1,
         resumed: RunRecord | None = None,
         store: StoreMode = "use",
+        ahead: ReadAhead | None = None,
     ) -> None:
         self.id = run_id
         self.model = model
@@ -48,9 +51,15 @@ class Run:
         """The record this run goes on from, as it was when its first process ended; None for one that is new."""
         self.store = store
         """Whether what models said earlier is used and kept."""
+        self._ahead = ahead
         self._record = record
         self._started = time.monotonic()
         self._answer: Answer | None = None
+
+    @property
+    def prefetch(self) -> Callable[[Sequence[Request]], None] | None:
+        """Has the model read ahead what is going to be sent; None where it cannot."""
+        return None if self._ahead is None else self._ahead.announce
 
     def usage(self) -> Usage:
         """What it has cost so far."""
@@ -72,6 +81,8 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
         answer = self._answer
         if answer is not None:
             self._record.finish(self.id, _status(answer), answer=answer.to_json())

@@ -13,7 +13,6 @@ from rapidfuzz import fuzz, process
 
 from lcdoc.agents.models.errors import ModelNameError
 from lcdoc.agents.models.facts import FactsTable
-from lcdoc.agents.models.secrets import scrub
 
 KEY_VARIABLE: Final = "LCDOC_API_KEY"
 OPENAI_URL: Final = "https://api.openai.com/v1"
@@ -54,7 +53,7 @@ def address_of(name: str, facts: FactsTable) -> Address | None:
         return url_address(name)
     prefix, slash, model = name.partition("/")
     prefix, model = prefix.lower(), model.strip()
-    if not slash or prefix not in {"openai", "openrouter", "ollama", "local"}:
+    if not slash or prefix not in {"openai", "openrouter", "ollama"}:
         return None
     if not model:
         raise ModelNameError(name, "the model's name is missing", f"name it behind the slash: {prefix}/NAME")
@@ -63,14 +62,7 @@ def address_of(name: str, facts: FactsTable) -> Address | None:
     if prefix == "openrouter":
         # Its prices are its own: what OpenAI asks for the same model does not hold there.
         return Address(OPENROUTER_URL, model, model.split("/")[0], False, "OPENROUTER_API_KEY", key_required=True)
-    if prefix == "ollama":
-        return Address(_ollama_url(name), model, key_variable=KEY_VARIABLE)
-    raise ModelNameError(
-        scrub(name),
-        "this build has no engine of its own for local/ models",
-        "serve the file with llama.cpp (llama-server -m FILE), vLLM, SGLang, LM Studio or Ollama, and name that "
-        "server: http://127.0.0.1:8080/v1",
-    )
+    return Address(_ollama_url(name), model, key_variable=KEY_VARIABLE)
 
 
 def _openai_address(name: str, model: str, facts: FactsTable) -> Address:

@@ -95,7 +95,8 @@ def _names_in(value: object) -> Iterator[str]:
 _Variable = Annotated[str, AfterValidator(_variable)]
 _Path = Annotated[Path, Field(strict=False)]
 _Count = Annotated[int, Field(gt=0)]
-_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Seconds = _Amount
 
 
 class ModelEntry(BaseModel):
@@ -133,6 +134,21 @@ class ModelEntry(BaseModel):
     answer_timeout_s: _Seconds | None = None
     attempts: _Count | None = None
     """How often a request is tried, the first time included."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] | None = None
+    """Of a `local/` model, as `quantize`, `device` and `max_memory` are."""
+    quantize: Literal["int8", "int4"] | None = None
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] | None = None
+    max_memory: _Amount | None = None
+    """Bytes for its cache, or a share of the free memory up to 1."""
+
+    @property
+    def local(self) -> bool:
+        """Whether the model runs inside lcdoc."""
+        return self.url is None and (self.model or "").strip().lower().startswith("local/")
+
+
+_LOCAL_ONLY = ("dtype", "quantize", "device", "max_memory")
+_OF_LOCAL = ("model", "context_window", "max_output_tokens", "prices", "concurrency", "profile", *_LOCAL_ONLY)
 
 
 class Config(BaseModel):
@@ -225,6 +241,11 @@ def _check_names(config: Config, path: Path, text: str) -> None:
             problem, remedy, field = "has both key_env and key_file", "keep one of them", "key_env"
         elif entry.url is None and entry.model is None:
             problem, remedy = "has neither url nor model", 'add url = "http://HOST:PORT/v1"'
+        elif entry.local and (other := next((one for one in entry.model_fields_set if one not in _OF_LOCAL), None)):
+            problem, remedy, field = f"has {other}, and a model that runs here has no server", "take it out", other
+        elif not entry.local and (other := next((one for one in _LOCAL_ONLY if one in entry.model_fields_set), None)):
+            problem, field = f"has {other}, which only models that run here have", other
+            remedy = 'take it out, or name the model\'s folder: model = "local/PATH"'
         if problem:
             at = ("models", name, field) if field else ("models", name)
             raise ConfigFileError(path, f"models.{name} {problem}", remedy, line=_line_of(text, at))

@@ -12,6 +12,7 @@ from typing import Final
 
 from lcdoc.agents.models.addresses import is_loopback
 from lcdoc.agents.models.errors import ConnectionFailedError, ModelNameError
+from lcdoc.agents.models.local import OnProgress, fetched
 from lcdoc.agents.models.memos import Memos
 from lcdoc.agents.models.model import Prices, Server
 from lcdoc.agents.models.names import Chosen
@@ -25,13 +26,19 @@ REMEMBERED_LOCAL_S: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
-async def resolve_online(chosen: Chosen, *, memos: Memos | None = None, timeout_s: float = 5.0) -> Chosen:
+async def resolve_online(
+    chosen: Chosen, *, memos: Memos | None = None, timeout_s: float = 5.0, on_progress: OnProgress = lambda *_: None
+) -> Chosen:
     """`chosen` with what its server says filled in: the model where the name left it open, window, prices.
 
-    Asks only where something is missing, and remembers the answer in `memos`. What the configuration says stands.
-    Raises ModelNameError where the model is left open and the server lists several or none, ConnectionFailedError
-    where it cannot be asked for it.
+    Asks only where something is missing, and remembers the answer in `memos`. What the configuration says stands. A
+    local model that this machine does not have yet is fetched from the hub; `on_progress` is told of that.
+
+    Raises ModelNameError where the model is left open and the server lists several or none, or where the hub does not
+    give it; ConnectionFailedError where the server cannot be asked for it.
     """
+    if chosen.local is not None and chosen.local.folder is None:
+        return chosen.at_folder(await fetched(chosen.spec.name, chosen.local, on_progress))
     server = chosen.spec.server
     if server is None or (server.model and chosen.spec.context_window_known):
         return chosen

@@ -125,6 +125,10 @@ class ModelTimeoutError(ModelError):
     retryable = True
 
 
+class EngineFailedError(ModelError):
+    """The engine inside lcdoc could not load a model, or failed at a request. The same would happen again."""
+
+
 class InvalidOutputError(ModelError):
     """The answer did not fit the schema, also when asked once more. Its calls were charged."""
 

@@ -54,7 +54,7 @@ def public_url(base_url: str) -> str:
 def _server(spec: ModelSpec) -> Any:
     server = spec.server
     if server is None:
-        return spec.name
+        return spec.identity or spec.name
     headers = sorted(
         (name.lower(), value)
         for name, value in server.headers

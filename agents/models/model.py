@@ -21,6 +21,8 @@ StructuredMode = Literal["json_schema", "json_object_schema", "json_object", "pr
 """How a server is asked for JSON of a shape: by a schema it enforces, in OpenAI's form or in llama.cpp's (`json_object`
 with a `schema`); as some JSON; or in words only."""
 OnText = Callable[[str], None]
+MESSAGE_OVERHEAD_TOKENS = 8
+"""What a chat template puts around each message, at most, where it is not known."""
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
@@ -163,7 +165,8 @@ class ModelSpec:
     """What is known of a model before it is asked anything."""
 
     name: str
-    """As the user names it: `openai/gpt-4.1-mini`, `http://127.0.0.1:8080/v1#qwen`, a name of the configuration."""
+    """As the user names it: `openai/gpt-4.1-mini`, `http://127.0.0.1:8080/v1#qwen`, `local/qwen`, a name of the
+    configuration."""
     context_window: int
     """Tokens of prompt and answer together."""
     server: Server | None = None
@@ -175,6 +178,11 @@ class ModelSpec:
     """None: not known. Never taken for free."""
     limits: RateLimits = RateLimits()
     profile: Profile = "large"
+    message_tokens: int = MESSAGE_OVERHEAD_TOKENS
+    """What a chat template puts around each message, at most."""
+    identity: str = ""
+    """Of models that run inside lcdoc: what their answers depend on beside the request, their files and how they are
+    loaded. Answers are kept under it, since another model may come to have the same name."""
 
     def cost_usd(self, usage: TokenUsage) -> float | None:
         """What `usage` costs; None where the prices are not known, unless nothing was used."""
@@ -198,10 +206,6 @@ class ChatModel(Protocol):
         ...
 
 
-MESSAGE_OVERHEAD_TOKENS = 8
-"""What a chat template puts around each message, at most."""
-
-
 def count_prompt(model: ChatModel, request: Request) -> int:
     """Tokens of the request's messages with what a chat template adds; errs high as `count_tokens` does."""
-    return sum(model.count_tokens(message.content) + MESSAGE_OVERHEAD_TOKENS for message in request.messages)
+    return sum(model.count_tokens(message.content) + model.spec.message_tokens for message in request.messages)

@@ -1,7 +1,7 @@
 """From a model's name to where it is asked, with which key, and what is known of it: before anything is sent.
 
-`openai/NAME`, `openrouter/VENDOR/NAME`, `ollama/NAME`, `http(s)://HOST[:PORT][/v1][#NAME]` and the names of the
-configuration. A paid service is asked only where its model was named in full, there or in the configuration.
+`openai/NAME`, `openrouter/VENDOR/NAME`, `ollama/NAME`, `http(s)://HOST[:PORT][/v1][#NAME]`, `local/PATH` and the names
+of the configuration. A paid service is asked only where its model was named in full, there or in the configuration.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from lcdoc.agents.models.config import Config, ModelEntry
 from lcdoc.agents.models.errors import ModelConfigError, ModelNameError
 from lcdoc.agents.models.facts import FactsTable
 from lcdoc.agents.models.keys import file_key, secret_headers, variable_key
+from lcdoc.agents.models.local import LocalSource
+from lcdoc.agents.models.local_specs import local_source, local_spec, local_target
 from lcdoc.agents.models.model import ModelSpec
 from lcdoc.agents.models.model_specs import spec_of
 from lcdoc.agents.models.secrets import Key, SecretHeaders, scrub
@@ -54,6 +56,10 @@ class Chosen:
     attempts: int | None = None
     """How often a request is tried; None: as the retry layer does."""
     origin: Origin | None = field(default=None, repr=False, compare=False)
+    local: LocalSource | None = None
+    """Where a model that runs inside lcdoc comes from."""
+    entry: ModelEntry | None = field(default=None, repr=False, compare=False)
+    """Of a local model: what the configuration says of it."""
 
     @property
     def longest_prompt(self) -> int | None:
@@ -73,6 +79,14 @@ class Chosen:
         name = self.spec.name if self.origin.entry is not None else f"{address.base_url}#{model}"
         spec, notes = spec_of(name, address, self.origin.entry, self.origin.facts)
         return replace(self, spec=spec, notes=_once(*self.notes, *notes), origin=replace(self.origin, address=address))
+
+    def at_folder(self, folder: Path) -> Chosen:
+        """The same local model, where it has been fetched to."""
+        if self.local is None:
+            raise ValueError(f"{self.spec.name} is no local model")
+        source = replace(self.local, folder=folder)
+        spec, notes = local_spec(self.spec.name, source, self.entry)
+        return replace(self, spec=spec, notes=notes, local=source)
 
 
 def is_offline(name: str) -> bool:
@@ -99,6 +113,8 @@ def resolve(name: str | None, config: Config) -> Chosen:
         raise ModelNameError(OFFLINE, "it names no language model", "name one, such as http://127.0.0.1:8080/v1")
     if (entry := config.models.get(name)) is not None:
         return _configured(name, entry, config)
+    if (target := local_target(name)) is not None:
+        return _local(name, target, None, config)
     facts = config.facts_table()
     address = address_of(name, facts)
     if address is None:
@@ -107,6 +123,12 @@ def resolve(name: str | None, config: Config) -> Chosen:
     key = variable_key(name, address)
     notes = _once(*address.notes, *notes, *_in_the_clear(address, sent=key is not None))
     return Chosen(spec, key, notes, origin=Origin(address, None, facts))
+
+
+def _local(name: str, target: str, entry: ModelEntry | None, config: Config) -> Chosen:
+    name, source = local_source(name, target, entry, config)
+    spec, notes = local_spec(name, source, entry)
+    return Chosen(spec, None, notes, local=source, entry=entry)
 
 
 def _unknown(name: str, config: Config, facts: FactsTable) -> ModelNameError:
@@ -128,12 +150,14 @@ def _unknown(name: str, config: Config, facts: FactsTable) -> ModelNameError:
     if known is not None or facts.family(bare) is not None:
         remedy = f"name the server that has it: http://127.0.0.1:8080/v1#{shown}, or ollama/{shown}"
         return ModelNameError(shown, "not a full name", remedy)
-    forms = "openai/NAME, openrouter/VENDOR/NAME, ollama/NAME, http://HOST:PORT/v1#NAME, offline"
+    forms = "openai/NAME, openrouter/VENDOR/NAME, ollama/NAME, http://HOST:PORT/v1#NAME, local/FOLDER, offline"
     own = f", or of the configuration: {', '.join(config.models)}" if config.models else ""
     return ModelNameError(shown, "no such model", f"names are {forms}{own}")
 
 
 def _configured(name: str, entry: ModelEntry, config: Config) -> Chosen:
+    if entry.local and (target := local_target((entry.model or "").strip())) is not None:
+        return _local(name, target, entry, config)
     facts = config.facts_table()
     if entry.url is not None:
         url = split_url(entry.url, name)

@@ -60,10 +60,11 @@ class FormatChoice:
         self._spec = spec
         self._memos = memos
         server = spec.server
-        self._fixed = server is not None and server.structured is not None
+        # What runs inside lcdoc is held to a schema in any case.
+        self._fixed = server is None or server.structured is not None
         place = [server.base_url, server.model] if server else [spec.name]
         self._key = "response-format/" + hashlib.sha256(json.dumps(place).encode()).hexdigest()[:32]
-        self._mode: StructuredMode | None = server.structured if server else None
+        self._mode: StructuredMode | None = server.structured if server else "json_schema"
         self._taken = self._fixed
         self._remembered: StructuredMode | None = None
         self._probe: asyncio.Event | None = None

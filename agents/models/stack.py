@@ -8,9 +8,11 @@ from lcdoc.agents.models.budget import BudgetedModel, Ledger
 from lcdoc.agents.models.call_store import StoredModel, StoreMode
 from lcdoc.agents.models.counting import counter_for
 from lcdoc.agents.models.limiter import LimitedModel, Limiter
+from lcdoc.agents.models.local import LocalModel, OnProgress
 from lcdoc.agents.models.model import ChatModel, ModelSpec
 from lcdoc.agents.models.names import Chosen
 from lcdoc.agents.models.openai_client import OpenAIModel
+from lcdoc.agents.models.read_ahead import AheadModel, ReadAhead
 from lcdoc.agents.models.response_formats import FormatChoice
 from lcdoc.agents.models.retry import RetryingModel, RetryPolicy
 from lcdoc.agents.models.structured import StructuredModel
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
 class ModelStack:
     """A model's connections and limits, shared by all runs of a process; each run gets its own layers around them.
 
-    `policy` and `timeouts` go before those of `chosen`. Belongs to the event loop it is first used in. Use as an async
-    context manager, or `aclose` it. Raises ModelConfigError for an address, key, header or tokenizer that does not do.
+    `policy` and `timeouts` go before those of `chosen`; `on_progress` is told of the loading of a local model. Belongs
+    to the event loop it is first used in. Use as an async context manager, or `aclose` it. Raises ModelConfigError for
+    an address, key, header or tokenizer that does not do.
     """
 
     def __init__(
@@ -35,16 +38,21 @@ class ModelStack:
         *,
         policy: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         self.library = library
         self._policy = policy or (RetryPolicy(attempts=chosen.attempts) if chosen.attempts else RetryPolicy())
-        self._client = OpenAIModel(
-            chosen.spec,
-            chosen.key,
-            secret_headers=chosen.secret_headers,
-            count=counter_for(chosen.spec, tokenizer=chosen.tokenizer),
-            timeouts=timeouts or chosen.timeouts,
-        )
+        self._client: OpenAIModel | LocalModel
+        if chosen.local is not None:
+            self._client = LocalModel(chosen.spec, chosen.local, on_progress)
+        else:
+            self._client = OpenAIModel(
+                chosen.spec,
+                chosen.key,
+                secret_headers=chosen.secret_headers,
+                count=counter_for(chosen.spec, tokenizer=chosen.tokenizer),
+                timeouts=timeouts or chosen.timeouts,
+            )
         self._choice = FormatChoice(chosen.spec, library.memos)
         self._limited = LimitedModel(self._client, Limiter(chosen.spec.limits))
 
@@ -52,11 +60,18 @@ class ModelStack:
     def spec(self) -> ModelSpec:
         return self._client.spec
 
-    def for_run(self, ledger: Ledger, *, store: StoreMode = "use") -> ChatModel:
-        """The model for one run, whose calls are admitted and counted by `ledger`."""
-        budgeted = BudgetedModel(self._limited, ledger)
-        retrying = RetryingModel(budgeted, self._policy, ledger)
-        structured = StructuredModel(retrying, self.library.memos, choice=self._choice)
+    def read_ahead(self) -> ReadAhead | None:
+        """What has one run's pieces read ahead; None where the model cannot."""
+        return ReadAhead(self._client.read_ahead) if isinstance(self._client, LocalModel) else None
+
+    def for_run(self, ledger: Ledger, *, store: StoreMode = "use", ahead: ReadAhead | None = None) -> ChatModel:
+        """The model for one run, whose calls are admitted and counted by `ledger`, and move `ahead` on."""
+        sent: ChatModel = self._limited if ahead is None else AheadModel(self._limited, ahead)
+        sent = BudgetedModel(sent, ledger)
+        if isinstance(self._client, OpenAIModel):
+            # What fails inside lcdoc fails again.
+            sent = RetryingModel(sent, self._policy, ledger)
+        structured = StructuredModel(sent, self.library.memos, choice=self._choice)
         return StoredModel(structured, self.library.calls, ledger, mode=store)
 
     async def aclose(self) -> None:

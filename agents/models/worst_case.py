@@ -21,6 +21,9 @@ def prompt_tokens(model: ChatModel, request: Request) -> int:
 
 def beside_the_messages(spec: ModelSpec, request: Request) -> str:
     """The text of what is sent beside the messages; empty where it is nothing but settings of ours."""
+    if spec.identity:
+        # The engine inside lcdoc is held to a schema without showing it to the model.
+        return ""
     added = _extra_body(spec)
     form = added.pop("response_format", None)
     if form is None and isinstance(request, FormattedRequest):

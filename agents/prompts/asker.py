@@ -72,7 +72,9 @@ class Asker:
     def served(self) -> str:
         """The model's name with that of the server and of the model there: what a name stands for may change."""
         server = self._model.spec.server
-        return self.name if server is None else f"{self.name} ({server.base_url} {server.model})"
+        if server is None:
+            return f"{self.name} {self._model.spec.identity}".strip()
+        return f"{self.name} ({server.base_url} {server.model})"
 
     def count(self, text: str) -> int:
         """Tokens of document text as it will be sent."""
