@@ -105,14 +105,12 @@ def serve(
         raise usage_error("name one model; try: lcdoc serve models/Qwen2.5-0.5B-Instruct")
     name, cache = path or model or "", None if max_memory is None else _size(max_memory)
     from lcdoc.local_engine.errors import EngineError
+    from lcdoc.local_engine.serving.listening import bound
+    from lcdoc.local_engine.serving.settings import Settings
     from lcdoc.screen import Screen
 
     with Screen(quiet=quiet) as screen:
         try:
-            from lcdoc.local_engine import Engine, KVConfig
-            from lcdoc.local_engine.serving.settings import Settings
-            from lcdoc.local_engine.serving.start import serve_engine
-
             settings = Settings(
                 host=host,
                 port=port,
@@ -122,13 +120,18 @@ def serve(
                 timeout_s=timeout_seconds,
                 drain_s=drain_seconds,
             )
-            kv = KVConfig(max_memory=cache)
+            # First the address: importing the engine takes seconds, and loading a model may take minutes.
+            with bound(settings) as made:
+                from lcdoc.local_engine import Engine, KVConfig
+                from lcdoc.local_engine.serving.start import serve_engine
 
-            def load() -> Engine:
-                screen.say(f"loading {name}")
-                return Engine.load(name, dtype=dtype, quantize=quantize, device=device, kv=kv, sequences=sequences)
+                kv = KVConfig(max_memory=cache)
 
-            received = serve_engine(load, settings, lambda engine, url: _show_ready(screen, engine, url))
+                def load() -> Engine:
+                    screen.say(f"loading {name}")
+                    return Engine.load(name, dtype=dtype, quantize=quantize, device=device, kv=kv, sequences=sequences)
+
+                received = serve_engine(load, settings, made, lambda engine, url: _show_ready(screen, engine, url))
         except EngineError as error:
             if debug:
                 raise

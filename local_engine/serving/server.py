@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import signal
 import socket
@@ -14,8 +13,9 @@ import uvicorn
 
 from lcdoc.local_engine.engine import Engine
 from lcdoc.local_engine.serving.app import create_app
+from lcdoc.local_engine.serving.listening import cannot_listen
 from lcdoc.local_engine.serving.service import Service
-from lcdoc.local_engine.serving.settings import Settings, SettingsError
+from lcdoc.local_engine.serving.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _LEAVING_S = 3
 
 
 class Server:
-    """Answers requests to `engine` on a socket that `bound` has made."""
+    """Answers requests to `engine` on a socket that `listening.bound` has made."""
 
     def __init__(self, engine: Engine, settings: Settings, bound_to: socket.socket) -> None:
         self._engine = engine
@@ -79,7 +79,7 @@ class Server:
                 web.should_exit = True
                 await serving
             except OSError as error:
-                raise _cannot_listen(self._settings, error) from None
+                raise cannot_listen(self._settings, error) from None
             finally:
                 told.cancel()
                 service.close()
@@ -134,32 +134,3 @@ class _Uvicorn(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def bound(settings: Settings) -> socket.socket:
-    """A socket at the settings' address, not yet listening. Raises SettingsError when the address is not to be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        made = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise _cannot_listen(settings, error) from None
-    try:
-        if hasattr(signal, "SIGKILL"):
-            # On POSIX: the port of a server that has just ended can be had. Windows means another thing by it.
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(address)
-    except OSError as error:
-        made.close()
-        raise _cannot_listen(settings, error) from None
-    return made
-
-
-def _cannot_listen(settings: Settings, error: OSError) -> SettingsError:
-    place = f"{settings.host}:{settings.port}"
-    if error.errno == errno.EADDRINUSE:
-        return SettingsError(f"{place}: the port is in use: end the program that has it, or take another with --port")
-    if error.errno == errno.EACCES:
-        return SettingsError(f"{place}: this port needs more rights: take one above 1023 with --port")
-    return SettingsError(f"{place}: cannot listen there ({error.strerror or error}): check --host and --port")

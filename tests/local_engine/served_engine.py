@@ -15,7 +15,8 @@ import httpx
 import openai
 
 from lcdoc.local_engine.engine import Engine, KVConfig
-from lcdoc.local_engine.serving.server import Server, bound
+from lcdoc.local_engine.serving.listening import bound
+from lcdoc.local_engine.serving.server import Server
 from lcdoc.local_engine.serving.settings import Settings
 
 
