@@ -91,7 +91,7 @@ def test_a_stream_is_events_and_ends_with_done(served: Served) -> None:
 
 
 def test_the_streaming_helper_of_the_client_puts_an_answer_together(client: openai.OpenAI) -> None:
-    options = {"max_tokens": 300, "seed": 5, "response_format": ReasonedReading}
+    options = {"max_tokens": 100, "seed": 5, "response_format": ReasonedReading}
     with client.chat.completions.stream(model="", messages=CHAT, **options) as stream:
         for _ in stream:
             pass
@@ -123,14 +123,14 @@ def test_completions_continue_texts_and_tokens(served: Served, client: openai.Op
 @pytest.mark.parametrize("form", [response_format, object_format])
 def test_a_schema_shapes_the_answer(client: openai.OpenAI, form: Callable[..., Any]) -> None:
     for model, seed in ((Reading, 1), (ReasonedReading, 2)):
-        answer = chat(client, response_format=form(model), max_tokens=300, seed=seed)
+        answer = chat(client, response_format=form(model), max_tokens=100, seed=seed)
         assert model.model_validate_json(answer.choices[0].message.content)
         assert answer.choices[0].finish_reason == "stop"
 
 
 def test_the_parsing_helper_of_the_client_takes_a_pydantic_model(client: openai.OpenAI) -> None:
     answer = client.chat.completions.parse(
-        model="", messages=CHAT, max_tokens=300, seed=4, response_format=ReasonedReading
+        model="", messages=CHAT, max_tokens=100, seed=4, response_format=ReasonedReading
     )
     assert isinstance(answer.choices[0].message.parsed, ReasonedReading)
 
@@ -217,7 +217,10 @@ def test_stop_strings_end_an_answer(client: openai.OpenAI) -> None:
 
 def test_the_newer_name_of_the_limit_and_the_window_as_the_default(served: Served, client: openai.OpenAI) -> None:
     assert chat(client, max_completion_tokens=3).usage.completion_tokens == 3
-    long = [{"role": "user", "content": "ab " * 1340}]
+    words, long = 1200, CHAT
+    while len(served.engine.encode(long)) < 4050:
+        words += 10
+        long = [{"role": "user", "content": "ab " * words}]
     answer = client.chat.completions.create(model="", messages=long, extra_body={"ignore_eos": True})
     assert answer.usage.total_tokens == served.engine.context_window == 4096
     assert answer.choices[0].finish_reason == "length"

@@ -238,7 +238,7 @@ NAMES |= st.sampled_from(["response_format", "guided_json", "guided_regex", "str
 NAMES |= st.sampled_from(["tools", "tool_choice", "chat_template_kwargs", "logit_bias", "modalities", "model"])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(NAMES, JSON, min_size=1, max_size=3), st.sampled_from(["/chat/completions", "/completions"]))
 def test_no_body_makes_the_server_fail(served: Served, changes: dict[str, Any], path: str) -> None:
     body = {**HELLO, "prompt": "x", **changes}
@@ -251,7 +251,7 @@ SCHEMA_NAMES |= st.sampled_from(["minimum", "maximum", "multipleOf", "pattern", 
 SCHEMA_NAMES |= st.sampled_from(["$defs", "additionalProperties", "patternProperties"])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(SCHEMA_NAMES, JSON | st.sampled_from(["object", "number", "string", "array"]), max_size=4))
 def test_no_schema_makes_the_server_fail(served: Served, schema: dict[str, Any]) -> None:
     body = {**HELLO, "max_tokens": 40, "response_format": {"type": "json_object", "schema": schema}}
