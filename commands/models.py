@@ -1,4 +1,4 @@
-"""`lcdoc models`: which models there are by name, and what is known of one."""
+"""`lcdoc models`: which models there are by name and on this machine, and what is known of one."""
 
 from __future__ import annotations
 
@@ -20,16 +20,21 @@ def models(
     library: LibraryOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """List the configured models and the default, or tell what is known of one.
+    """List the configured models, the default, and those found on this machine; or tell what is known of one.
 
-    With NAME its server is asked for the window, where that is not known; nothing that costs is sent.
+    With NAME its server is asked for the window, where that is not known; nothing that costs is sent. Local models are
+    looked for in the folders of LCDOC_MODELS, in ./models and in the cache of Hugging Face's hub; nothing is loaded.
 
     lcdoc models --init
 
     lcdoc models http://127.0.0.1:8080/v1
+
+    lcdoc models local/models/qwen
     """
+    from dataclasses import asdict
+
     from lcdoc.screen import Screen
-    from lcdoc.workflows.models import configured_models, known_of, write_sample
+    from lcdoc.workflows.models import configured_models, known_of, local_models, looked_in, write_sample
 
     if init and name:
         raise usage_error("--init takes no model")
@@ -37,7 +42,13 @@ def models(
         if init:
             screen.say(f"a sample configuration is in {write_sample()}")
             return
-        facts = configured_models() if name is None else known_of(name, library)
+        if name is not None:
+            facts = known_of(name, library)
+        else:
+            facts, found = configured_models(), local_models()
+            none = f"none (looked in {', '.join(looked_in())})"
+            local = [asdict(each) for each in found] if as_json else [each.line() for each in found] or none
+            facts["local"] = local
         if as_json:
             screen.json(facts)
         else:

@@ -34,7 +34,7 @@ ModelOption = Annotated[
         "--model",
         "-m",
         metavar="NAME",
-        help="offline, openai/NAME, ollama/NAME, http://HOST/v1#NAME, or a name of config.toml"
+        help="offline, openai/NAME, ollama/NAME, http://HOST/v1#NAME, local/FOLDER, or a name of config.toml"
         " [default: the configuration's, else offline]. No paid service is called unless named.",
         show_default=False,
     ),

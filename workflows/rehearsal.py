@@ -144,7 +144,7 @@ class Stage:
         answering_again = requests.answering if requests.widening else ()
         all_of_them = (*first, *requests.widening, *answering_again)
         usage = TokenUsage(
-            tokens_in=sum(_likely_tokens(request) for request in likely),
+            tokens_in=sum(map(self._likely_tokens, likely)),
             tokens_out=round(self._likely_answers(likely, finding)),
         )
         most = TokenUsage(
@@ -153,6 +153,13 @@ class Stage:
         )
         at_most = self._plan(len(all_of_them), most)
         return replace(self._plan(len(likely), usage), requests=requests, at_most=at_most)
+
+    def _likely_tokens(self, request: Request) -> int:
+        """An estimate in the middle: a count errs high where the model's tokenizer is not at hand, as it is for models
+        that run here."""
+        if self._model.spec.identity:
+            return count_prompt(self._model, request)
+        return sum(estimate_tokens(message.content) + _TEMPLATE_TOKENS for message in request.messages)
 
     def _likely_answers(self, requests: Sequence[Request], finding: int | None) -> float:
         readings = sum(_skill(request) in READINGS for request in requests)
@@ -177,8 +184,3 @@ class Stage:
 
 def _skill(request: Request) -> str:
     return request.prompt.partition("/")[0]
-
-
-def _likely_tokens(request: Request) -> int:
-    """An estimate in the middle: the model's own count errs high where its tokenizer is not at hand."""
-    return sum(estimate_tokens(message.content) + _TEMPLATE_TOKENS for message in request.messages)

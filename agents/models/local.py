@@ -30,7 +30,7 @@ from lcdoc.agents.models.errors import (
     RefusedRequestError,
 )
 from lcdoc.agents.models.json_schema import Schema, input_schema
-from lcdoc.agents.models.local_files import Sizes, found_models, is_hub_id, sizes_of
+from lcdoc.agents.models.local_files import Sizes, found_models, sizes_of
 from lcdoc.agents.models.local_memory import Fit, Weights, fit
 from lcdoc.agents.models.model import Completion, Message, ModelSpec, Request, TokenLogprob, TokenUsage
 from lcdoc.agents.models.queue_time import in_queue
@@ -159,12 +159,13 @@ def free_bytes(device: str) -> int:
 def no_such_model(name: str, target: str) -> ModelNameError:
     """The error for a name that leads to no folder, with the models that there are."""
     problem = f"no such folder: {Path(target).expanduser().absolute()}"
-    if is_hub_id(target):
-        problem = f"neither a folder ({Path(target).absolute()}) nor in the hub's cache"
+    return ModelNameError(name, problem, _found() or "no models were found here; `lcdoc models` says where it looks")
+
+
+def _found() -> str:
     found = [model.name for model in found_models()]
     listed = ", ".join(found[:_NAMED_IN_ERRORS]) + (" ..." if len(found) > _NAMED_IN_ERRORS else "")
-    remedy = f"found here: {listed}" if found else "no models were found here; `lcdoc models` says where it looks"
-    return ModelNameError(name, problem, remedy)
+    return f"found here: {listed}" if found else ""
 
 
 async def fetched(name: str, source: LocalSource, on_progress: OnProgress) -> Path:
@@ -183,7 +184,7 @@ async def fetched(name: str, source: LocalSource, on_progress: OnProgress) -> Pa
     try:
         return await asyncio.wrap_future(fetching)
     except EngineError as error:
-        raise _unusable(name, error) from error
+        raise ModelNameError(name, str(error), _found()) from error
     finally:
         abandoned.set()
 
