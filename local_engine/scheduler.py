@@ -88,6 +88,9 @@ class Scheduler:
         """Forget a request that was cancelled or has failed; its pages are free at once."""
         if request in self.running:
             self.running.remove(request)
+            if request.ahead and request.cancelled:
+                # Taken back, as a rule because the request it was read for has come: that one reads on from here.
+                self._remember(request)
             self._release(request)
         elif request in self.waiting:
             self.waiting.remove(request)
