@@ -294,6 +294,26 @@ def test_a_body_that_never_comes_holds_no_place_for_ever(folder: Path) -> None:
             assert b" 408 " in connection.recv(200)
 
 
+def test_a_stream_in_which_nothing_happens_is_kept_alive(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lcdoc.local_engine.serving.events._BEAT_S", 0.002)
+    body = {**HELLO, "max_tokens": 20, "seed": 1}
+    with served_engine(folder) as running:
+        answer = running.post("/chat/completions", json={**body, "stream": True})
+        assert ": still at work\n\n" in answer.text
+        pieces = running.client().chat.completions.create(**body, model="", stream=True)
+        whole = running.client().chat.completions.create(**body, model="")
+        assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == whole.choices[0].message.content
+
+
+def test_several_answers_read_their_prompt_once(folder: Path) -> None:
+    with served_engine(folder) as running:
+        content = "the lamp at the north pier, " * 60
+        messages = [{"role": "user", "content": content}]
+        running.post("/chat/completions", json={"messages": messages, "max_tokens": 2, "n": 3, "ignore_eos": True})
+        stats = running.engine.stats()
+        assert stats.prompt_tokens - stats.cached_tokens < stats.prompt_tokens / 3 + 3 * 16
+
+
 def test_two_servers_share_a_process(folder: Path) -> None:
     """Their figures are their own."""
     with served_engine(folder) as one, served_engine(folder) as other:
