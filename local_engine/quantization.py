@@ -26,6 +26,8 @@ _GROUPS = (64, 32)
 _FEW_ROWS = {"int8": 8, "int4": 48}
 """Rows up to which the packed kernels win on a CPU; measured on a 9728 x 896 matrix."""
 _FEW_ROWS_CUDA = 32
+_CPU_STEP = 16
+"""Inputs that PyTorch's CPU kernel for int8 reads at once; of others it reads beyond the end, without a check."""
 _CPU_BLOCKS = (16, 32, 64)
 """Outputs that one block of PyTorch's CPU kernel holds, by its vector width."""
 
@@ -56,7 +58,7 @@ class Int8Linear:
         self.scale = scale.to(weight.dtype)
         self.bias = bias
         self._few = _FEW_ROWS_CUDA if weight.is_cuda else _FEW_ROWS["int8"]
-        self._packed = weight.is_cuda or weight.dtype == torch.bfloat16
+        self._packed = weight.is_cuda or (weight.dtype == torch.bfloat16 and weight.shape[1] % _CPU_STEP == 0)
 
     @property
     def nbytes(self) -> int:
