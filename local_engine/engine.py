@@ -206,6 +206,11 @@ class Engine:
         return min(self.config.context_window, fits)
 
     @property
+    def closed(self) -> bool:
+        """Whether it takes no more requests: it was closed, or its thread has failed."""
+        return self._loop.closed
+
+    @property
     def sequences(self) -> int:
         """How many requests run at once at most; further ones wait."""
         return self._scheduler.sequences

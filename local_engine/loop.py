@@ -75,6 +75,10 @@ class Loop:
             self._thread.join()
 
     @property
+    def closed(self) -> bool:
+        return self._closing
+
+    @property
     def running(self) -> int:
         return len(self._scheduler.running)
 
