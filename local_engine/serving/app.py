@@ -57,6 +57,8 @@ class _Listing:
     async def health(self, _request: Request) -> Response:
         if self._service.gate.draining:
             return JSONResponse({"status": "shutting down"}, 503)
+        if self._service.engine.closed:
+            return JSONResponse({"status": "the engine has ended"}, 503)
         return JSONResponse({"status": "ok"})
 
     async def metrics(self, _request: Request) -> Response:

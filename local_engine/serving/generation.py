@@ -21,7 +21,7 @@ from lcdoc.local_engine.serving.events import EventStream
 from lcdoc.local_engine.serving.gate import Place
 from lcdoc.local_engine.serving.metrics import Observed
 from lcdoc.local_engine.serving.preparation import Prepared, prepare
-from lcdoc.local_engine.serving.problems import ClientGoneError, Problem, closing, timed_out
+from lcdoc.local_engine.serving.problems import ClientGoneError, Problem, closing, ended, timed_out
 from lcdoc.local_engine.serving.service import Service
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Generation:
                     except ClientGoneError:
                         observed.outcome = "cancelled"
                     except Exception as error:  # noqa: BLE001  (told to the client, and logged where it is a fault)
-                        observed.outcome = await exchange.tell(_problem(error))
+                        observed.outcome = await exchange.tell(_problem(error, draining=self._service.gate.draining))
             except Problem as problem:
                 # There was no place.
                 observed.outcome = await exchange.tell(problem)
@@ -120,14 +120,14 @@ class _Exchange:
         return _OUTCOMES.get(problem.status, "invalid" if problem.status < 500 else "failed")
 
 
-def _problem(error: Exception) -> Problem:
+def _problem(error: Exception, *, draining: bool) -> Problem:
     """What a client is told of an error."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, InvalidRequestError):
         return Problem(f"Invalid request: {error}.", code="invalid_value")
     if isinstance(error, EngineClosedError):
-        return closing()
+        return closing() if draining else ended()
     if isinstance(error, EngineError):
         logger.error("a request failed: %s", error)
         return Problem(f"The engine failed: {error}", status=500, code="engine_error")

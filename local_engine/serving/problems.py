@@ -68,6 +68,10 @@ def closing() -> Problem:
     )
 
 
+def ended() -> Problem:
+    return Problem("The engine has ended; the server's log says why. Start the server again.", status=503, code="ended")
+
+
 def timed_out(limit_s: float) -> Problem:
     # The official client would send it again, to run into the same limit.
     return Problem(

@@ -294,6 +294,14 @@ def test_a_body_that_never_comes_holds_no_place_for_ever(folder: Path) -> None:
             assert b" 408 " in connection.recv(200)
 
 
+def test_a_server_whose_engine_has_ended_is_not_healthy(folder: Path) -> None:
+    with served_engine(folder) as running:
+        running.engine.close()
+        assert httpx.get(f"{running.root}/health").status_code == 503
+        answer = running.post("/chat/completions", json=HELLO)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "ended")
+
+
 def test_a_stream_in_which_nothing_happens_is_kept_alive(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lcdoc.local_engine.serving.events._BEAT_S", 0.002)
     body = {**HELLO, "max_tokens": 20, "seed": 1}
