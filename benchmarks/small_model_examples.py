@@ -171,13 +171,45 @@ class Examples:
         return Example(chosen, system.content, user.content, json.dumps(answer, ensure_ascii=False))
 
     def drill(self, facts: int) -> tuple[str, list[tuple[str, str]]]:
-        """Facts in a row, then each asked for and repeated: a text, and pairs of what follows it, to be answered."""
-        known = [self._fact(self.rng.randrange(len(_FORMS))) for _ in range(facts)]
+        """Facts in a row, then each asked for and repeated: a text, and pairs of what follows it, to be answered.
+
+        They are of two forms, so that only the subject tells which is asked for; some are asked for and not there.
+        """
+        rng = self.rng
+        forms = rng.sample(range(len(_FORMS)), 2)
+        known = [self._fact(rng.choice(forms)) for _ in range(facts)]
+        asked = [(fact, f'["{fact.sentence}"]') for fact in known]
+        asked += [(self._fact(rng.choice(forms)), "[]") for _ in range(rng.choice([0, 0, 1, 2]))]
+        rng.shuffle(asked)
         text = " ".join(fact.sentence for fact in known)
-        self.rng.shuffle(known)
-        return text, [
-            (f"\n\n<question>\n{fact.question(self.rng)}\n</question>", f'["{fact.sentence}"]') for fact in known
-        ]
+        return text, [(f"\n\n<question>\n{fact.question(rng)}\n</question>", answer) for fact, answer in asked]
+
+    def questions(self, sentences: int, skill: Skill) -> list[Example]:
+        """Many questions about one text, each of its facts asked for in every way, and some that are not there.
+
+        For `read`, `direct`, `answer` and `merge`. All requests are alike up to the question.
+        """
+        rng = self.rng
+        self._most_others = 4
+        blocks = Blocks(Fence(rng.randbytes(16)))
+        pool = [one for _ in range(4) for fact, others in [self._facts()] for one in (fact, *others)]
+        shown = pool[: rng.randint(2, min(len(pool) - 1, 10))]
+        absent = pool[len(shown) :][: 1 + len(shown) // 2]
+        rng.shuffle(shown)
+        if skill in ("read", "direct"):
+            fields = {"passages": _shown(blocks, self._passages(shown, sentences)), "carried": self._carried(blocks)}
+        else:
+            shown = shown[:6]
+            evidence = evidence_of([self._note([one], blocks=blocks) for one in shown])
+            fields = {"evidence": blocks.evidence(evidence)}
+        examples: list[Example] = []
+        for fact in (*shown, *absent):
+            number = shown.index(fact) + 1 if fact in shown else 0
+            answer = json.dumps(_said(skill, fact, number), ensure_ascii=False)
+            for question in _FORMS[fact.form][1]:
+                messages = prompt(skill, "small").messages(**fields, question=question.format(s=fact.subject))
+                examples.append(Example(skill, messages[0].content, messages[1].content, answer))
+        return examples
 
     # Skills
 
@@ -185,33 +217,23 @@ class Examples:
         fact, others = self._facts()
         answered = self.rng.random() >= _ABSENT
         passages = self._passages([fact, *others] if answered else others, sentences)
-        carried = ""
-        if self.rng.random() < _CARRYING:
-            known, more = self._facts()
-            carried = blocks.carried(self._note([known, *more[:1]][: self.rng.randint(1, 2)]))
-        fields = {"passages": _shown(blocks, passages), "carried": carried, "question": fact.question(self.rng)}
-        if not answered:
-            return fields, {"found": False, "quotes": [], "claim": "", "confidence": 0}
-        return fields, {"found": True, "quotes": [fact.sentence], "claim": fact.sentence, "confidence": 5}
+        fields = {"passages": _shown(blocks, passages), "carried": self._carried(blocks)}
+        return {**fields, "question": fact.question(self.rng)}, _said("read", fact, answered)
 
     def _direct(self, blocks: Blocks, sentences: int) -> tuple[dict[str, str], dict[str, Any]]:
         fact, others = self._facts()
         answered = self.rng.random() >= _ABSENT
         passages = self._passages([fact, *others] if answered else others, sentences)
         fields = {"passages": _shown(blocks, passages), "question": fact.question(self.rng)}
-        claims = [{"quotes": [fact.sentence], "text": fact.sentence, "confidence": 5}] if answered else []
-        return fields, {"found": answered, "claims": claims}
+        return fields, _said("direct", fact, answered)
 
     def _answer(self, blocks: Blocks, _: int) -> tuple[dict[str, str], dict[str, Any]]:
         fields, fact, number = self._evidence(blocks)
-        claims = [{"text": fact.sentence, "evidence": [number]}] if number else []
-        return fields, {"found": bool(number), "claims": claims}
+        return fields, _said("answer", fact, number)
 
     def _merge(self, blocks: Blocks, _: int) -> tuple[dict[str, str], dict[str, Any]]:
         fields, fact, number = self._evidence(blocks)
-        if not number:
-            return fields, {"found": False, "keep": [], "claim": "", "confidence": 0}
-        return fields, {"found": True, "keep": [number], "claim": fact.sentence, "confidence": 5}
+        return fields, _said("merge", fact, number)
 
     def _list(self, blocks: Blocks, sentences: int) -> tuple[dict[str, str], dict[str, Any]]:
         rng = self.rng
@@ -354,6 +376,13 @@ class Examples:
             blocks.introduce(document)
         return checked_note([(document, span)], found=True, quotes=lines, claim=" ".join(lines), confidence=5)
 
+    def _carried(self, blocks: Blocks) -> str:
+        """Notes so far about something else, or mostly none."""
+        if self.rng.random() >= _CARRYING:
+            return ""
+        known, more = self._facts()
+        return blocks.carried(self._note([known, *more[:1]][: self.rng.randint(1, 2)]))
+
     def _evidence(self, blocks: Blocks) -> tuple[dict[str, str], _Fact, int]:
         """Numbered evidence, the fact that a question is about, and its number; 0 where it is not there."""
         fact, others = self._facts()
@@ -364,6 +393,21 @@ class Examples:
         evidence = evidence_of([self._note([one], blocks=blocks) for one in noted])
         fields = {"evidence": blocks.evidence(evidence), "question": fact.question(self.rng)}
         return fields, fact, noted.index(fact) + 1 if fact in noted else 0
+
+
+def _said(skill: Skill, fact: _Fact, number: int) -> dict[str, Any]:
+    """The answer by `fact`, which is evidence `number`; 0 where it is not there."""
+    said, found = fact.sentence, bool(number)
+    sure = 5 if found else 0
+    match skill:
+        case "read":
+            return {"found": found, "quotes": [said] * found, "claim": said * found, "confidence": sure}
+        case "direct":
+            return {"found": found, "claims": [{"quotes": [said], "text": said, "confidence": sure}] * found}
+        case "answer":
+            return {"found": found, "claims": [{"text": said, "evidence": [number]}] * found}
+        case _:
+            return {"found": found, "keep": [number] * found, "claim": said * found, "confidence": sure}
 
 
 def _shown(blocks: Blocks, passages: Sequence[Passage]) -> str:

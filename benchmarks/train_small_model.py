@@ -1,6 +1,6 @@
 """Train a small model that answers lcdoc's own prompts by copying what stands in the text, and see how often it does.
 
-    python benchmarks/train_small_model.py FOLDER [--steps 4000] [--seed 0] [--questions 20]
+    python benchmarks/train_small_model.py FOLDER [--steps 5000] [--seed 0] [--questions 20]
 
 FOLDER then holds what any engine for Hugging Face checkpoints takes: config.json, model.safetensors (bfloat16),
 tokenizer.json and the chat template. It is a model for tests: it knows facts of a few forms (small_model_examples.py)
@@ -38,13 +38,17 @@ CHAT_TEMPLATE = (
 BATCH_TOKENS = 4_000
 LEARNING_RATE = 1e-2
 WARMUP_STEPS = 20
-DRILL, SHORT, LONG = 0.25, 0.55, 0.85
+DRILL, SHORT, LONG = 0.25, 0.75, 0.92
 """Shares of the steps until which: there are drills only, texts are short, texts grow to full length."""
-DRILLS_AMONG_SHORT, DRILLS_AMONG_LONG = 0.4, 0.2
+DRILLS_AMONG_SHORT, DRILLS_AMONG_LONG = 0.3, 0.15
 """Share of drills among the steps after the first."""
 SAVED_EVERY = 100
 MOST_SENTENCES = 24
 """About 600 tokens of text: what a window of 2,048 leaves beside the instructions, the schema and the answer."""
+SHARING: tuple[Skill, ...] = ("read", "direct", "answer", "merge")
+SHARED = 0.75
+"""Share of the steps of these skills that ask many questions about one text."""
+QUESTION = "<question>\n"
 _TOKENIZER_EXAMPLES = 4_000
 
 
@@ -93,7 +97,9 @@ def batch(tokenizer: Tokenizer, step: int, steps: int, seed: int) -> tuple[Tenso
     skill = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
     # Short texts first: copying is learnt from them much sooner, and the long ones then only need to be searched.
     grown = min(1.0, max(0.0, step / steps - SHORT) / (LONG - SHORT))
-    sentences = round(rng.uniform(2, 4 + (MOST_SENTENCES - 4) * grown))
+    sentences = round(rng.uniform(2, 6 + (MOST_SENTENCES - 6) * grown))
+    if skill in SHARING and rng.random() < SHARED:
+        return shared(tokenizer, examples.questions(sentences, skill))
     prefix = _encoded(tokenizer, f"{START}system\n{prompt(skill, 'small').system}{END}\n{START}user\n")
     rows: list[list[tuple[list[int], bool]]] = []
     longest = 0
@@ -107,9 +113,23 @@ def batch(tokenizer: Tokenizer, step: int, steps: int, seed: int) -> tuple[Tenso
         rows.append([(sent, False), (answer, True)])
 
 
+def shared(tokenizer: Tokenizer, examples: list[Example]) -> tuple[Tensor, Tensor, Tensor]:
+    """Questions about one text, which is computed once with the instructions."""
+    first = examples[0]
+    same = first.user[: first.user.rindex(QUESTION) + len(QUESTION)]
+    rows = [
+        [
+            (_encoded(tokenizer, f"{one.user.removeprefix(same)}{END}\n{START}assistant\n"), False),
+            (_encoded(tokenizer, f"{one.answer}{END}"), True),
+        ]
+        for one in examples
+    ]
+    return _stacked(tokenizer, _encoded(tokenizer, f"{START}system\n{first.system}{END}\n{START}user\n{same}"), rows)
+
+
 def drill(tokenizer: Tokenizer, examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
     """Nothing but facts and questions: many answers for few tokens, so that copying is learnt soon."""
-    facts = examples.rng.randint(1, 5)
+    facts = examples.rng.randint(1, 6)
     rows: list[list[tuple[list[int], bool]]] = []
     while sum(len(part) for row in rows for part, _ in row) < BATCH_TOKENS:
         text, asked = examples.drill(facts)
@@ -254,7 +274,7 @@ def main() -> int:
     """Train, write, ask."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=4_000)
+    parser.add_argument("--steps", type=int, default=5_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bfloat16", action="store_true", help="train in it: faster on CPUs that have it")
     parser.add_argument("--questions", type=int, default=20, help="of each skill and length; 0: none")
