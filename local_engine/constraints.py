@@ -69,13 +69,20 @@ class Grammars:
                 bounded(schema),
                 overrides={"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "},
             )
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise InvalidRequestError(f"the JSON schema cannot be read: {_line(error)}") from error
         return self._compiled(source, "the JSON schema")
 
     def compile_regex(self, pattern: str) -> Grammar:
-        """The grammar of texts that match all of `pattern` (Rust's syntax: no look-around, no back-references)."""
-        return self._compiled(llguidance.LLMatcher.grammar_from_regex(pattern), f"the regular expression {pattern!r}")
+        """The grammar of texts that match all of `pattern` (Rust's syntax: no look-around, no back-references).
+
+        Raises InvalidRequestError.
+        """
+        try:
+            source = llguidance.LLMatcher.grammar_from_regex(pattern)
+        except ValueError as error:
+            raise InvalidRequestError(f"the regular expression cannot be read: {_line(error)}") from error
+        return self._compiled(source, f"the regular expression {pattern!r}")
 
     def close(self) -> None:
         self._worker.shutdown()
