@@ -27,9 +27,9 @@ def save_terse(folder: Path, *, more: Mapping[str, float] = TERSE, window: int =
     weights: dict[str, Any] = load_file(path)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     weights["model.embed_tokens.weight"][:, 0] = _CONSTANT
-    for name in weights:
+    for name, weight in weights.items():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
-            weights[name][0] = 0.0
+            weight[0] = 0.0
     weights["model.norm.weight"][0] = 1.0
     weights["lm_head.weight"][:, 0] = 0.0
     for token, bias in more.items():
