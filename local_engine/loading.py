@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable
 
 import torch
@@ -45,6 +47,12 @@ def load_weights(
     if on_progress is not None:
         on_progress(parts, parts)
     return Weights(embed=loader.embedding(), layers=tuple(layers), norm=norm, head=head)
+
+
+def give_back_freed() -> None:
+    """Let glibc return what was freed between the weights that stay; it would keep a tenth of their size for later."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 class _Loader:
@@ -133,9 +141,13 @@ class _Loader:
         del weights
         biases = [self.vector(f"{prefix}{name}.bias", rows) for name, rows in parts.items()] if bias else []
         together = torch.cat(biases) if biases else None
-        if self._quantize is not None:
-            return quantized_linear(weight, together, self._quantize)
-        return linear(weight, together)
+        if self._quantize is None:
+            kept = linear(weight, together)
+        else:
+            kept = quantized_linear(weight, together, self._quantize)
+        del weight
+        give_back_freed()
+        return kept
 
     def _head_norm(self, prefix: str) -> Tensor:
         """A row for each query head, then one for each key head: they are normalised in one go."""

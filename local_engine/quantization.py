@@ -10,6 +10,7 @@ round-to-nearest between each group's least and greatest weight).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -23,6 +24,8 @@ Quantization = Literal["int8", "int4"]
 
 _GROUPS = (64, 32)
 """Inputs that share a scale, by preference; the first that divides the matrix's inputs."""
+_SLICE = 1 << 20
+"""Weights that are quantized at once."""
 _FEW_ROWS = {"int8": 8, "int4": 48}
 """Rows up to which the packed kernels win on a CPU; measured on a 9728 x 896 matrix."""
 _FEW_ROWS_CUDA = 32
@@ -30,6 +33,17 @@ _CPU_STEP = 16
 """Inputs that PyTorch's CPU kernel for int8 reads at once; of others it reads beyond the end, without a check."""
 _CPU_BLOCKS = (16, 32, 64)
 """Outputs that one block of PyTorch's CPU kernel holds, by its vector width."""
+
+
+def in_slices(weight: Tensor, quantize: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """What `quantize` makes of weight [N, K], some rows at a time: what it needs besides takes many bytes a weight."""
+    parts = [quantize(rows) for rows in torch.split(weight, _slice_rows(weight.shape[1]))]
+    return tuple(torch.cat(each) for each in zip(*parts, strict=True))
+
+
+def _slice_rows(inputs: int) -> int:
+    """Whole blocks of PyTorch's CPU kernel."""
+    return max(1, _SLICE // inputs // _CPU_BLOCKS[-1]) * _CPU_BLOCKS[-1]
 
 
 def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +67,7 @@ class Int8Linear:
     """int8 weight [N, K] with a scale for each output."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        q, scale = quantize_int8(weight)
+        q, scale = in_slices(weight, quantize_int8)
         self.q = q
         self.scale = scale.to(weight.dtype)
         self.bias = bias
@@ -86,7 +100,7 @@ class Int4Linear:
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         outputs, inputs = weight.shape
         self.group = next(group for group in _GROUPS if inputs % group == 0)
-        q, scale, zero = quantize_int4(weight, self.group)
+        q, scale, zero = in_slices(weight, lambda rows: quantize_int4(rows, self.group))
         self.bias = bias
         self.scale, self.zero = scale.to(weight.dtype), zero.to(weight.dtype)
         self._shape = outputs, inputs
@@ -99,11 +113,17 @@ class Int4Linear:
 
     def _pack_for_cpu(self, q: Tensor) -> None:
         """Take the layout of PyTorch's CPU kernel, where it can be read back; it differs between processors."""
-        blocks = torch.ops.aten._convert_weight_to_int4pack_for_cpu(q.int(), 1)
-        block = next((size for size in _CPU_BLOCKS if torch.equal(_unpacked_blocks(blocks, size, self._shape), q)), 0)
+        parts = torch.split(q, _slice_rows(q.shape[1]))
+        packed = [torch.ops.aten._convert_weight_to_int4pack_for_cpu(part.int(), 1) for part in parts]
+
+        def holds(block: int) -> bool:
+            pairs = zip(packed, parts, strict=True)
+            return all(torch.equal(_unpacked_blocks(blocks, block, part.shape), part) for blocks, part in pairs)
+
+        block = next(filter(holds, _CPU_BLOCKS), 0)
         if not block:
             return
-        self.packed, self._block = blocks, block
+        self.packed, self._block = torch.cat(packed), block
         # That kernel computes (q - 8) scale + middle, with both in the activations' type.
         middle = (self.zero.float() + 8 * self.scale.float()).to(self.scale.dtype)
         self.zero = middle.float() - 8 * self.scale.float()
@@ -137,7 +157,7 @@ class Int4Linear:
         return y if self.bias is None else y + self.bias
 
 
-def _unpacked_blocks(packed: Tensor, block: int, shape: tuple[int, int]) -> Tensor:
+def _unpacked_blocks(packed: Tensor, block: int, shape: Sequence[int]) -> Tensor:
     """uint8 [N, K] of blocks in which one byte holds outputs n and n + block / 2 of the same input."""
     outputs, inputs = shape
     if outputs % block:
