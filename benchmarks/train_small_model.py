@@ -3,8 +3,9 @@
     python benchmarks/train_small_model.py FOLDER [--steps 5000] [--seed 0] [--questions 20]
 
 FOLDER then holds what any engine for Hugging Face checkpoints takes: config.json, model.safetensors (bfloat16),
-tokenizer.json and the chat template. It is a model for tests: it knows facts of a few forms (small_model_examples.py)
-and nothing else, but it does read them, also about names that it never saw. Interrupted, it goes on where it last
+tokenizer.json and the chat template. It is a model for tests: it is taught facts of a few forms
+(small_model_examples.py) and nothing else. How far it gets is what is printed at the end, about names never trained on.
+Interrupted, it goes on where it last
 saved. --questions 0 only trains; --steps of a model that is done only asks. One thread is enough for it: it takes
 OMP_NUM_THREADS.
 """
