@@ -1,6 +1,7 @@
 """A model that runs in process answers through every workflow: random weights, but held to the shape of each answer."""
 
 import _thread
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -137,6 +138,9 @@ def test_an_interrupted_run_is_gone_on_with(opened, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         space.ask(QUESTION, documents, workflow="chain", on_event=leave)
     (loaded,) = engines._engines.values()
+    deadline = time.monotonic() + 10
+    while loaded.result().stats().running and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert loaded.result().stats().running == 0
     noted = len([one for one in seen if isinstance(one, NoteTaken)])
     seen.clear()

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from lcdoc.tests.local_engine.checkpoints import save_checkpoint
 
-TERSE: Mapping[str, float] = {'"': 12.0, "]": 12.0, "}": 12.0}
-"""What is added to the scores of these tokens."""
-_CONSTANT = 4.0
+_SCORES: Final = {'"': 1.6, "]": 1.4, "{": 1.5, "}": 1.4, "Ġtr": 1.2}
+"""Of these tokens, but for a factor that all have in common: other tokens' are random, and below. A string is closed
+when it may be, lists have an item or two, and what is asked to be true or false is true."""
+_CONSTANT: Final = 4.0
 
 
-def save_terse(folder: Path, *, more: Mapping[str, float] = TERSE, window: int = 8192, seed: int = 0) -> Path:
-    """A checkpoint of a small Qwen2 with a tokenizer of 512 tokens, that prefers the tokens of `more`.
+def save_terse(folder: Path, *, window: int = 8192) -> Path:
+    """A checkpoint of a small Qwen2 with a tokenizer of 512 tokens.
 
-    One number of the hidden state is the same for every token, and no layer changes it: what the output matrix makes of
-    it is a bias.
+    Two numbers of the hidden state are what the embedding makes of the last token, and no layer changes them: one is
+    the same for all, and one marks a quotation mark, after which something else comes than another mark.
     """
-    save_checkpoint(folder, "qwen2", max_position_embeddings=window, seed=seed, num_hidden_layers=2)
+    save_checkpoint(folder, "qwen2", max_position_embeddings=window, num_hidden_layers=2)
     path = folder / "model.safetensors"
     weights: dict[str, Any] = load_file(path)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    weights["model.embed_tokens.weight"][:, 0] = _CONSTANT
+    tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    embedding, head = weights["model.embed_tokens.weight"], weights["lm_head.weight"]
+    embedding[:, 0], embedding[:, 1] = _CONSTANT, 0.0
+    embedding[[number for token, number in tokens.items() if token.endswith('"')], 1] = _CONSTANT
     for name, weight in weights.items():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
-            weight[0] = 0.0
-    weights["model.norm.weight"][0] = 1.0
-    weights["lm_head.weight"][:, 0] = 0.0
-    for token, bias in more.items():
-        # The norm makes the constant about one to two.
-        weights["lm_head.weight"][tokenizer.token_to_id(token), 0] = bias
+            weight[:2] = 0.0
+    weights["model.norm.weight"][:2] = 1.0
+    head[:, :2] = 0.0
+    for token, score in _SCORES.items():
+        head[tokens[token]] = 0.0
+        head[tokens[token], 0] = score
+    head[tokens['"'], 1] = -2 * _SCORES['"']
     save_file(weights, path, metadata={"format": "pt"})
     return folder
