@@ -119,7 +119,11 @@ class Scheduler:
             self._remember(request)
 
     def next_step(self) -> list[Work]:
-        """What to compute next; empty when there is nothing to do."""
+        """What to compute next; empty when there is nothing to do.
+
+        It is empty once, too, when the last request that runs gives way to itself: known blocks of its prompt that it
+        holds a second time, because others computed them meanwhile, may be what it lacks; it then starts on those.
+        """
         self._admit()
         decoding = [request for request in self.running if request.decoding]
         works = list(self._decodes(decoding))
