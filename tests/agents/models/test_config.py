@@ -189,7 +189,8 @@ def test_the_template_changes_nothing_as_it_stands_and_is_valid_when_uncommented
     uncommented = re.sub(r"^# (?=\[|\w+ = )", "", config_template(), flags=re.MULTILINE)
     config = load_config(written(tmp_path, uncommented))
     assert config.model == "house"
-    assert set(config.models) == {"house", "cloud", "mini"}
+    assert set(config.models) == {"house", "cloud", "mini", "here"}
+    assert config.models["here"].local
     assert config.models["cloud"].prices is not None
     assert config.facts["my-model"].context_window == 65_536
     commented = [line for line in config_template().splitlines() if line and not line.startswith("#")]
