@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from lcdoc.local_engine.config import ModelConfig
 from lcdoc.local_engine.decoder import Layer, Weights
+from lcdoc.local_engine.huge_pages import huge_pages
 from lcdoc.local_engine.linear import Linear, linear
 from lcdoc.local_engine.quantization import Quantization, quantized_linear
 from lcdoc.local_engine.weights import Checkpoint
@@ -37,12 +39,13 @@ def load_weights(
     """
     loader = _Loader(checkpoint, config, dtype, device, quantize)
     parts = config.layers + 1
-    head = loader.head()
-    layers = []
-    for index in range(config.layers):
-        if on_progress is not None:
-            on_progress(index + 1, parts)
-        layers.append(loader.layer(index))
+    with huge_pages() if device.type == "cpu" else nullcontext():
+        head = loader.head()
+        layers = []
+        for index in range(config.layers):
+            if on_progress is not None:
+                on_progress(index + 1, parts)
+            layers.append(loader.layer(index))
     norm = loader.vector("model.norm.weight", config.hidden_size)
     if on_progress is not None:
         on_progress(parts, parts)
