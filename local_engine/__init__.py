@@ -11,20 +11,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lcdoc.local_engine.engine import Engine, KVConfig, Output, Stats
+    from lcdoc.local_engine.assembly import KVConfig
+    from lcdoc.local_engine.engine import Engine
     from lcdoc.local_engine.errors import EngineError
+    from lcdoc.local_engine.records import Output, Stats
     from lcdoc.local_engine.requests import Piece, Usage
     from lcdoc.local_engine.sampling import Sampled, Sampling
 
 _HOMES = {
     "Engine": "engine",
     "EngineError": "errors",
-    "KVConfig": "engine",
-    "Output": "engine",
+    "KVConfig": "assembly",
+    "Output": "records",
     "Piece": "requests",
     "Sampled": "sampling",
     "Sampling": "sampling",
-    "Stats": "engine",
+    "Stats": "records",
     "Usage": "requests",
 }
 

@@ -17,16 +17,17 @@ import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
+from lcdoc.local_engine.assembly import SEQUENCES, STEP_TOKENS, KVConfig, cache_pages, choose_device, operations_on
 from lcdoc.local_engine.config import ModelConfig, read_config
 from lcdoc.local_engine.constraints import Grammar, Grammars
-from lcdoc.local_engine.decoder import Decoder, Operations
+from lcdoc.local_engine.decoder import Decoder
 from lcdoc.local_engine.detokenizer import Detokenizer
 from lcdoc.local_engine.errors import EngineError, InvalidRequestError, RequestTooLargeError
 from lcdoc.local_engine.generation_config import GenerationDefaults, read_generation_defaults
@@ -35,13 +36,13 @@ from lcdoc.local_engine.hub import Progress as OnFetch
 from lcdoc.local_engine.hub import locate
 from lcdoc.local_engine.loading import OnProgress, load_weights
 from lcdoc.local_engine.loop import Loop
-from lcdoc.local_engine.memory import cache_bytes
 from lcdoc.local_engine.page_tables import PageTables
 from lcdoc.local_engine.pages import PagePool
 from lcdoc.local_engine.precision import choose_dtype
 from lcdoc.local_engine.prefix_cache import PrefixCache
 from lcdoc.local_engine.quantization import Quantization
-from lcdoc.local_engine.requests import Finish, Piece, Request, Usage
+from lcdoc.local_engine.records import Output, Stats
+from lcdoc.local_engine.requests import Piece, Request, Usage
 from lcdoc.local_engine.rope import Rope
 from lcdoc.local_engine.sampling import Sampled, Sampling
 from lcdoc.local_engine.scheduler import Scheduler
@@ -54,54 +55,7 @@ Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 """A text to be continued, token ids, or the messages of a chat."""
 
 _MOST_DRAFTS = 8
-_STEP_TOKENS = {"cpu": 512, "cuda": 2048}
-_SEQUENCES = {"cpu": 16, "cuda": 64}
 _TABLE_COLUMNS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class KVConfig:
-    """The cache of keys and values."""
-
-    page_size: int = 64
-    """Tokens of one head in a page."""
-    max_memory: float | None = None
-    """Bytes for the cache, or a share (up to 1) of the memory that is free when the weights are loaded. None: half of
-    it on a CPU, 0.9 on a GPU."""
-    prefix_cache: bool = True
-    """Whether beginnings of prompts are kept for later requests, while nothing else needs their pages."""
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """A whole answer."""
-
-    text: str
-    tokens: tuple[Sampled, ...]
-    finish: Finish
-    usage: Usage
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What the engine does at this moment, and has done."""
-
-    running: int
-    waiting: int
-    pages_used: int
-    """By requests and by kept prefixes."""
-    pages_cached: int
-    """By kept prefixes alone, free for whoever needs them."""
-    pages: int
-    steps: int
-    requests: int
-    failed: int
-    preemptions: int
-    prompt_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    drafted_tokens: int
-    accepted_tokens: int
 
 
 class Engine:
@@ -161,27 +115,27 @@ class Engine:
         kv = kv or KVConfig()
         folder = locate(path_or_hub_id, on_fetch)
         config = read_config(folder)
-        where = _device(device)
+        where = choose_device(device)
         number_type = choose_dtype(dtype, where)
         tokenizer = Tokenizer.load(folder, config)
         weights = load_weights(
             Checkpoint(folder), config, number_type, where, quantize=quantize, on_progress=on_progress
         )
-        most = sequences or _SEQUENCES[where.type]
-        pages = _pages(config, kv, number_type, where, most)
+        most = sequences or SEQUENCES[where.type]
+        pages = cache_pages(config, kv, number_type, where, most)
         pool = PagePool(pages, kv.page_size, config.head_dim, number_type, where)
         columns = min(_TABLE_COLUMNS, -(-config.context_window // kv.page_size))
         tables = PageTables(pool, most, config.layers, config.kv_heads, columns)
         rope = Rope(config, where)
         # Keys that depend on a prompt's length are of no use to a prompt of another length.
         keeps = kv.prefix_cache and not rope.depends_on_length
-        decoder = Decoder(config, weights, rope, _operations(config, where))
+        decoder = Decoder(config, weights, rope, operations_on(config, where))
         runner = GraphedDecoder(decoder) if where.type == "cuda" else decoder
         scheduler = Scheduler(
             tables,
             PrefixCache(tables) if keeps else None,
             sequences=most,
-            step_tokens=step_tokens or _STEP_TOKENS[where.type],
+            step_tokens=step_tokens or STEP_TOKENS[where.type],
         )
         defaults = read_generation_defaults(folder)
         name = folder.name if Path(path_or_hub_id).exists() else str(path_or_hub_id)
@@ -415,40 +369,3 @@ class Engine:
         )
         self._scheduler.check_fits(request.longest)
         return request
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in _SEQUENCES:
-        raise EngineError(f"device={wanted!r} is not known: auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise EngineError("device=cuda, but PyTorch finds no CUDA GPU: install a CUDA build of torch, or take cpu")
-    return device
-
-
-def _operations(config: ModelConfig, device: torch.device) -> Operations:
-    if device.type == "cpu":
-        from lcdoc.local_engine.operations_cpu import CpuOperations
-
-        return CpuOperations(config)
-    from lcdoc.local_engine.operations_triton import TritonOperations
-
-    return TritonOperations(config, device)
-
-
-def _pages(config: ModelConfig, kv: KVConfig, dtype: torch.dtype, device: torch.device, sequences: int) -> int:
-    page_bytes = 2 * kv.page_size * config.head_dim * dtype.itemsize
-    rows = config.layers * config.kv_heads
-    most = sequences * rows * (-(-config.context_window // kv.page_size) + 1)
-    pages = cache_bytes(device, kv.max_memory, most * page_bytes) // page_bytes
-    if pages < rows:
-        raise EngineError(
-            f"{pages * page_bytes / 2**20:,.1f} MiB of cache do not hold {kv.page_size} tokens, which take "
-            f"{rows * page_bytes / 2**20:,.1f} MiB: raise max_memory, load with quantize, or take a smaller model"
-        )
-    return pages

@@ -1,0 +1,40 @@
+"""What the engine gives out besides pieces: whole answers, and figures about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lcdoc.local_engine.requests import Finish, Usage
+from lcdoc.local_engine.sampling import Sampled
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A whole answer."""
+
+    text: str
+    tokens: tuple[Sampled, ...]
+    finish: Finish
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What the engine does at this moment, and has done."""
+
+    running: int
+    waiting: int
+    pages_used: int
+    """By requests and by kept prefixes."""
+    pages_cached: int
+    """By kept prefixes alone, free for whoever needs them."""
+    pages: int
+    steps: int
+    requests: int
+    failed: int
+    preemptions: int
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
