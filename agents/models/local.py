@@ -1,26 +1,24 @@
 """Models that run inside lcdoc: a checkpoint's folder, or one of the hub, through the engine of `local_engine`.
 
-This module alone knows the engine, and imports it when a local model is named: nothing else pays for torch. A process
-has one engine for each model and recipe, whoever asks it: workflows, readers, workspaces and event loops share its
-cache and its passes. It is loaded at the first request that no kept answer meets, and closed when the process ends.
+This module and those named after it know the engine, and import it when a local model is named: nothing else pays for
+torch. A process has one engine for each model and recipe, whoever asks it: workflows, readers, workspaces and event
+loops share its cache and its passes. It is loaded at the first request that no kept answer meets, and closed when the
+process ends.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from lcdoc.agents.models.errors import (
     ContextOverflowError,
@@ -29,42 +27,25 @@ from lcdoc.agents.models.errors import (
     ModelNameError,
     RefusedRequestError,
 )
-from lcdoc.agents.models.json_schema import Schema, input_schema
+from lcdoc.agents.models.local_engines import EngineKey, LocalOptions, engines, in_thread
 from lcdoc.agents.models.local_files import Sizes, found_models, sizes_of
 from lcdoc.agents.models.local_memory import Fit, Weights, fit
-from lcdoc.agents.models.model import Completion, Message, ModelSpec, Request, TokenLogprob, TokenUsage
+from lcdoc.agents.models.local_requests import constraint_of, encoded, logprobs_of, sampling_of
+from lcdoc.agents.models.model import Completion, Message, ModelSpec, Request, TokenUsage
 from lcdoc.agents.models.queue_time import in_queue
 
 if TYPE_CHECKING:
-    from lcdoc.local_engine import Engine, Sampled, Sampling
+    from lcdoc.local_engine import Engine, Sampled
     from lcdoc.local_engine.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 
-Quantize = Literal["int8", "int4"]
 OnProgress = Callable[[Literal["fetching", "loading"], int, int], None]
 """Is told what is done (`fetching`, in MB, or `loading`, in parts), how much of it, and how much there is."""
-Result = TypeVar("Result")
 
 SEQUENCES: Final[Mapping[str, int]] = {"cpu": 16, "cuda": 64}
 """Requests that one engine answers at once."""
 _NAMED_IN_ERRORS: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class LocalOptions:
-    """How a model is loaded; see `lcdoc.local_engine.Engine.load`."""
-
-    dtype: str = "auto"
-    quantize: Quantize | None = None
-    device: str = "auto"
-    max_memory: float | None = None
-    """Bytes for the cache, or a share of the free memory up to 1."""
-
-    @property
-    def recipe(self) -> str:
-        """What of it changes the answers."""
-        return f"{self.dtype} {self.quantize}" if self.quantize else self.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +56,7 @@ class LocalSource:
     """What stands behind `local/` in its name: a path, or a name of the hub."""
     folder: Path | None
     """None: the hub has it, and this machine does not."""
-    options: LocalOptions = LocalOptions()
+    options: LocalOptions = field(default_factory=LocalOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +113,7 @@ def message_tokens(name: str, folder: Path) -> int:
     try:
         tokenizer = _tokenizer(name, folder)
         # A little more, since words may part otherwise beside the template's own.
-        return (len(_encoded(tokenizer, Request(texts))) + 1) // len(texts) + 2
+        return (len(encoded(tokenizer, Request(texts))) + 1) // len(texts) + 2
     except EngineError as error:
         raise _unusable(name, error) from error
 
@@ -180,7 +161,7 @@ async def fetched(name: str, source: LocalSource, on_progress: OnProgress) -> Pa
             raise EngineError("nobody waits for the download any more")
         loop.call_soon_threadsafe(on_progress, "fetching", done >> 20, total >> 20)
 
-    fetching = _in_thread(lambda: locate(source.target, progress), "lcdoc-fetch")
+    fetching = in_thread(lambda: locate(source.target, progress), "lcdoc-fetch")
     try:
         return await asyncio.wrap_future(fetching)
     except EngineError as error:
@@ -200,7 +181,7 @@ class LocalModel:
             raise ModelNameError(spec.name, "it is not on this machine yet", "fetch it first")
         self._spec = spec
         self._folder = source.folder
-        self._key = _Key(source.folder.resolve(), source.options, spec.limits.concurrency, spec.identity)
+        self._key = EngineKey(source.folder.resolve(), source.options, spec.limits.concurrency, spec.identity)
         self._on_progress = on_progress
 
     @property
@@ -224,10 +205,10 @@ class LocalModel:
         tokens: list[Sampled] = []
         prompt: list[int] = []
         try:
-            prompt = await asyncio.to_thread(_encoded, engine.tokenizer, request)
+            prompt = await asyncio.to_thread(encoded, engine.tokenizer, request)
             self._check_fits(engine, len(prompt), request)
             text: list[str] = []
-            pieces = engine.generate(prompt, _sampling(engine, request), schema=_constraint(request.schema))
+            pieces = engine.generate(prompt, sampling_of(engine, request), schema=constraint_of(request.schema))
             async with aclosing(pieces):
                 async for piece in pieces:
                     text.append(piece.text)
@@ -240,7 +221,7 @@ class LocalModel:
                             text="".join(text),
                             usage=TokenUsage(usage.prompt, usage.cached, usage.output),
                             finish=piece.finish,
-                            logprobs=_logprobs(engine, tokens) if request.logprobs else None,
+                            logprobs=logprobs_of(engine, tokens) if request.logprobs else None,
                             model=engine.name,
                             seconds=time.monotonic() - start,
                         )
@@ -257,7 +238,7 @@ class LocalModel:
         if engine is None:
             return None
         try:
-            return engine.read_ahead(_encoded(engine.tokenizer, request))
+            return engine.read_ahead(encoded(engine.tokenizer, request))
         except EngineError as error:
             _log.info("%s: not read ahead: %s", self._spec.name, error)
             return None
@@ -307,91 +288,6 @@ class LocalModel:
         return EngineFailedError(self._spec.name, str(error), usage=usage)
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """What tells engines apart."""
-
-    folder: Path
-    options: LocalOptions
-    sequences: int
-    identity: str
-
-
-class _Engines:
-    """The engines of this process. All methods may be called from any thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._engines: dict[_Key, Future[Engine]] = {}
-        self._closing = threading.Event()
-
-    def load(self, key: _Key, on_progress: Callable[[int, int], None]) -> Future[Engine]:
-        """The engine, loaded by a thread of its own if it is not yet. A load that failed is tried again."""
-        with self._lock:
-            known = self._engines.get(key)
-            if known is None or (known.done() and known.exception() is not None):
-                known = self._engines[key] = _in_thread(lambda: self._load(key, on_progress), "lcdoc-load")
-            return known
-
-    def loaded(self, key: _Key) -> Engine | None:
-        """The engine, if it is loaded."""
-        known = self._engines.get(key)
-        return known.result() if known is not None and known.done() and known.exception() is None else None
-
-    def close(self) -> None:
-        """End what runs and free the memory. Engines may be loaded again afterwards."""
-        with self._lock:
-            engines, self._engines = [*self._engines.values()], {}
-        self._closing.set()
-        try:
-            for loading in engines:
-                if loading.exception() is None:
-                    loading.result().close()
-        finally:
-            self._closing.clear()
-
-    def _load(self, key: _Key, on_progress: Callable[[int, int], None]) -> Engine:
-        from lcdoc.local_engine import Engine, EngineError, KVConfig
-
-        def progress(done: int, total: int) -> None:
-            if self._closing.is_set():
-                raise EngineError("the process ends before the model is loaded")
-            on_progress(done, total)
-
-        options = key.options
-        return Engine.load(
-            str(key.folder),
-            dtype=options.dtype,
-            quantize=options.quantize,
-            device=options.device,
-            kv=KVConfig(max_memory=options.max_memory),
-            sequences=key.sequences,
-            on_progress=progress,
-        )
-
-
-engines: Final = _Engines()
-"""Shared by everything in the process."""
-atexit.register(engines.close)
-
-
-def _in_thread(function: Callable[[], Result], name: str) -> Future[Result]:
-    """Call `function` in a daemon thread: gigabytes are read meanwhile, and Ctrl-C need not wait for them."""
-    future: Future[Result] = Future()
-
-    def call() -> None:
-        try:
-            result = function()
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is waited for
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
-    future.set_running_or_notify_cancel()
-    threading.Thread(target=call, name=name, daemon=True).start()
-    return future
-
-
 @lru_cache(maxsize=4)
 def _tokenizer(name: str, folder: Path) -> Tokenizer:
     from lcdoc.local_engine.config import read_config
@@ -402,70 +298,6 @@ def _tokenizer(name: str, folder: Path) -> Tokenizer:
         return Tokenizer.load(folder, read_config(folder))
     except EngineError as error:
         raise _unusable(name, error) from error
-
-
-def _encoded(tokenizer: Tokenizer, request: Request) -> list[int]:
-    """The prompt's tokens. A template that knows no system message gets its text before the user's."""
-    from lcdoc.local_engine.errors import InvalidRequestError
-
-    messages = [{"role": message.role, "content": message.content} for message in request.messages]
-    # JSON leaves no place to think aloud in, so models that can are told not to.
-    variables = {"enable_thinking": False} if request.schema is not None else {}
-    try:
-        return tokenizer.encode_chat(messages, **variables)
-    except InvalidRequestError:
-        if len(messages) < 2 or [message["role"] for message in messages[:2]] != ["system", "user"]:
-            raise
-        system, user, *others = messages
-        joined = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
-        return tokenizer.encode_chat([joined, *others], **variables)
-
-
-def _sampling(engine: Engine, request: Request) -> Sampling:
-    """Greedy as asked; above that, what the request leaves open is as the model's makers sample."""
-    from lcdoc.local_engine import Sampling
-
-    defaults = engine.defaults
-    own = request.temperature > 0 and request.top_p is None
-    return Sampling(
-        temperature=request.temperature,
-        top_p=request.top_p or (own and defaults.top_p) or 1.0,
-        top_k=(own and defaults.top_k) or 0,
-        min_p=(own and defaults.min_p) or 0.0,
-        seed=request.seed,
-        max_tokens=request.max_tokens,
-        stop=request.stop,
-        logprobs=0 if request.logprobs else None,
-    )
-
-
-@lru_cache(maxsize=256)
-def _constraint(schema: type[BaseModel] | None) -> Schema | None:
-    """The JSON schema of an answer, bounds included. Fields with defaults have to be written, too: what a model may
-    leave out, a small one does."""
-    return None if schema is None else _demanding(input_schema(schema))
-
-
-def _demanding(shape: Any) -> Any:
-    if isinstance(shape, list):
-        return [_demanding(each) for each in shape]
-    if not isinstance(shape, dict):
-        return shape
-    demanding = {key: _demanding(value) for key, value in shape.items()}
-    if isinstance(properties := shape.get("properties"), dict):
-        demanding["properties"] = {name: _demanding(value) for name, value in properties.items()}
-        demanding["required"] = list(properties)
-    return demanding
-
-
-def _logprobs(engine: Engine, tokens: list[Sampled]) -> tuple[TokenLogprob, ...]:
-    """Of the tokens that the model chose; where its grammar chose, there is no probability."""
-    tokenizer = engine.tokenizer
-    return tuple(
-        TokenLogprob(tokenizer.token_bytes(each.token).decode("utf-8", "replace"), each.logprob)
-        for each in tokens
-        if each.logprob is not None and each.token not in tokenizer.eos_ids
-    )
 
 
 def _unusable(name: str, error: Exception) -> ModelNameError:

@@ -8,12 +8,12 @@ from lcdoc.agents.models.facts import SMALL_PARAMETERS_B, size_b
 from lcdoc.agents.models.local import (
     SEQUENCES,
     LocalFacts,
-    LocalOptions,
     LocalSource,
     facts_of,
     message_tokens,
     no_such_model,
 )
+from lcdoc.agents.models.local_engines import LocalOptions
 from lcdoc.agents.models.local_files import PREFIX, hub_cache, identity_of, is_hub_id, located
 from lcdoc.agents.models.local_memory import Fit, steady
 from lcdoc.agents.models.model import ModelSpec, Prices, Profile, RateLimits

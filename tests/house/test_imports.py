@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "local_engine": {"local_engine"},
 }
 # A model in process, and the command that serves one.
-SPEAK_TO_THE_ENGINE = (ROOT / "agents" / "models" / "local.py", ROOT / "commands" / "serve.py")
+SPEAK_TO_THE_ENGINE = (*(ROOT / "agents" / "models").glob("local*.py"), ROOT / "commands" / "serve.py")
 HEAVY = (
     "torch",
     "starlette",

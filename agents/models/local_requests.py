@@ -1,0 +1,79 @@
+"""A request of ours in the engine's terms, and its tokens in ours."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from lcdoc.agents.models.json_schema import Schema, input_schema
+from lcdoc.agents.models.model import Request, TokenLogprob
+
+if TYPE_CHECKING:
+    from lcdoc.local_engine import Engine, Sampled, Sampling
+    from lcdoc.local_engine.tokenizer import Tokenizer
+
+
+def encoded(tokenizer: Tokenizer, request: Request) -> list[int]:
+    """The prompt's tokens. A template that knows no system message gets its text before the user's."""
+    from lcdoc.local_engine.errors import InvalidRequestError
+
+    messages = [{"role": message.role, "content": message.content} for message in request.messages]
+    # JSON leaves no place to think aloud in, so models that can are told not to.
+    variables = {"enable_thinking": False} if request.schema is not None else {}
+    try:
+        return tokenizer.encode_chat(messages, **variables)
+    except InvalidRequestError:
+        if len(messages) < 2 or [message["role"] for message in messages[:2]] != ["system", "user"]:
+            raise
+        system, user, *others = messages
+        joined = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
+        return tokenizer.encode_chat([joined, *others], **variables)
+
+
+def sampling_of(engine: Engine, request: Request) -> Sampling:
+    """Greedy as asked; above that, what the request leaves open is as the model's makers sample."""
+    from lcdoc.local_engine import Sampling
+
+    defaults = engine.defaults
+    own = request.temperature > 0 and request.top_p is None
+    return Sampling(
+        temperature=request.temperature,
+        top_p=request.top_p or (own and defaults.top_p) or 1.0,
+        top_k=(own and defaults.top_k) or 0,
+        min_p=(own and defaults.min_p) or 0.0,
+        seed=request.seed,
+        max_tokens=request.max_tokens,
+        stop=request.stop,
+        logprobs=0 if request.logprobs else None,
+    )
+
+
+@lru_cache(maxsize=256)
+def constraint_of(schema: type[BaseModel] | None) -> Schema | None:
+    """The JSON schema of an answer, bounds included. Fields with defaults have to be written, too: what a model may
+    leave out, a small one does."""
+    return None if schema is None else _demanding(input_schema(schema))
+
+
+def _demanding(shape: Any) -> Any:
+    if isinstance(shape, list):
+        return [_demanding(each) for each in shape]
+    if not isinstance(shape, dict):
+        return shape
+    demanding = {key: _demanding(value) for key, value in shape.items()}
+    if isinstance(properties := shape.get("properties"), dict):
+        demanding["properties"] = {name: _demanding(value) for name, value in properties.items()}
+        demanding["required"] = list(properties)
+    return demanding
+
+
+def logprobs_of(engine: Engine, tokens: list[Sampled]) -> tuple[TokenLogprob, ...]:
+    """Of the tokens that the model chose; where its grammar chose, there is no probability."""
+    tokenizer = engine.tokenizer
+    return tuple(
+        TokenLogprob(tokenizer.token_bytes(each.token).decode("utf-8", "replace"), each.logprob)
+        for each in tokens
+        if each.logprob is not None and each.token not in tokenizer.eos_ids
+    )
