@@ -157,8 +157,8 @@ def test_composed_schemas_stay_open(tokenizer: Plain, grammars: Grammars) -> Non
     assert {"a", "b"} <= json.loads(text).keys()
 
 
-@pytest.mark.parametrize("pattern", [r"(abc)+d", r"\d{4}-\d{2}", r"a+", r"(yes|no|perhaps)", r".{30,}x", r"\"*e"])
-@pytest.mark.parametrize("max_tokens", [31, 60])
+@pytest.mark.parametrize("pattern", [r"(abc)+d", r"[0-9]{4}-[0-9]{2}", r"a+", r"(yes|no|perhaps)", r".{30,}x", r"\"*e"])
+@pytest.mark.parametrize("max_tokens", [31, 60])  # not \d: llguidance knows digits of a later Unicode than Python does
 def test_random_weights_match_patterns(tokenizer: Plain, grammars: Grammars, pattern: str, max_tokens: int) -> None:
     grammar = grammars.compile_regex(pattern)
     for seed in range(2):
