@@ -38,6 +38,7 @@ from lcdoc.local_engine.loading import OnProgress, load_weights
 from lcdoc.local_engine.loop import Loop
 from lcdoc.local_engine.page_tables import PageTables
 from lcdoc.local_engine.pages import PagePool
+from lcdoc.local_engine.passing_threads import in_a_passing_thread
 from lcdoc.local_engine.precision import choose_dtype
 from lcdoc.local_engine.prefix_cache import PrefixCache
 from lcdoc.local_engine.quantization import Quantization
@@ -116,10 +117,12 @@ class Engine:
         folder = locate(path_or_hub_id, on_fetch)
         config = read_config(folder)
         where = choose_device(device)
-        number_type = choose_dtype(dtype, where)
+        number_type = in_a_passing_thread(lambda: choose_dtype(dtype, where))
         tokenizer = Tokenizer.load(folder, config)
-        weights = load_weights(
-            Checkpoint(folder), config, number_type, where, quantize=quantize, on_progress=on_progress
+        weights = in_a_passing_thread(
+            lambda: load_weights(
+                Checkpoint(folder), config, number_type, where, quantize=quantize, on_progress=on_progress
+            )
         )
         most = sequences or SEQUENCES[where.type]
         pages = cache_pages(config, kv, number_type, where, most)

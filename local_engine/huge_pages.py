@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 _HUGE = 2 << 20
 _MAPS = Path("/proc/self/maps")
@@ -24,25 +25,43 @@ _MADV_COLLAPSE = 25
 Ranges = list[tuple[int, int]]
 
 
-@contextmanager
-def huge_pages() -> Iterator[None]:
-    """Lay memory that is allocated in this block, and still in use at its end, in large pages where Linux has them.
+class HugePages:
+    """Lays memory that is allocated inside `with`, and still in use at its end, in large pages where Linux has them.
 
-    Not for memory that is to be filled only in part later: large pages are in use as a whole.
+    Not for memory that is to be filled only in part later: large pages are in use as a whole. Gathering a gigabyte
+    takes a second or two, so a thread of its own does it; `wait` waits for that.
     """
-    if sys.platform != "linux":
-        yield
-        return
-    before = _anonymous()
-    yield
+
+    def __init__(self) -> None:
+        self._before: Ranges = []
+        self._gathering: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        if sys.platform == "linux":
+            self._before = _anonymous()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if sys.platform == "linux":
+            ranges = [*_outside(_anonymous(), self._before)]
+            self._gathering = threading.Thread(target=_gather, args=(ranges,), name="lcdoc-huge-pages", daemon=True)
+            self._gathering.start()
+
+    def wait(self) -> None:
+        """Return when all is gathered that can be."""
+        if self._gathering is not None:
+            self._gathering.join()
+
+
+def _gather(ranges: Ranges) -> None:
     advise = ctypes.CDLL(None).madvise
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    for start, end in _outside(_anonymous(), before):
-        first, last = -(-start // _HUGE) * _HUGE, end // _HUGE * _HUGE
-        if first < last:
-            # Advice that the kernel does not know or cannot follow changes nothing.
-            advise(first, last - first, _MADV_HUGEPAGE)
-            advise(first, last - first, _MADV_COLLAPSE)
+    for start, end in ranges:
+        # One at a time: the first that cannot be had would end a longer call. Advice that the kernel does not know or
+        # cannot follow changes nothing.
+        for place in range(-(-start // _HUGE) * _HUGE, end // _HUGE * _HUGE, _HUGE):
+            advise(place, _HUGE, _MADV_HUGEPAGE)
+            advise(place, _HUGE, _MADV_COLLAPSE)
 
 
 def _anonymous() -> Ranges:

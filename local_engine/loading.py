@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lcdoc.local_engine.config import ModelConfig
 from lcdoc.local_engine.decoder import Layer, Weights
-from lcdoc.local_engine.huge_pages import huge_pages
+from lcdoc.local_engine.huge_pages import HugePages
 from lcdoc.local_engine.linear import Linear, linear
 from lcdoc.local_engine.quantization import Quantization, quantized_linear
 from lcdoc.local_engine.weights import Checkpoint
@@ -39,7 +39,7 @@ def load_weights(
     """
     loader = _Loader(checkpoint, config, dtype, device, quantize)
     parts = config.layers + 1
-    with huge_pages() if device.type == "cpu" else nullcontext():
+    with HugePages() if device.type == "cpu" else nullcontext():
         head = loader.head()
         layers = []
         for index in range(config.layers):

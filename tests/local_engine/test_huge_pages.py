@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lcdoc.local_engine.huge_pages import _outside, huge_pages
+from lcdoc.local_engine.huge_pages import HugePages, _outside
 
 _SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -29,8 +29,9 @@ def test_memory_allocated_in_the_block_lies_in_large_pages() -> None:
         pytest.skip("this kernel gathers pages in its own time")
     earlier = torch.ones(16 << 20, dtype=torch.uint8)
     before = in_huge_pages()
-    with huge_pages():
+    with HugePages() as gathering:
         weights = torch.ones(64 << 20, dtype=torch.uint8)
+    gathering.wait()
     assert in_huge_pages() - before > 48 << 20
     assert bool((weights == 1).all())
     assert bool((earlier == 1).all())
