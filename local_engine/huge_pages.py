@@ -18,6 +18,7 @@ from typing import Self
 
 _HUGE = 2 << 20
 _MAPS = Path("/proc/self/maps")
+_HAS_MAPS = sys.platform == "linux" and _MAPS.exists()
 _MADV_HUGEPAGE = 14
 _MADV_COLLAPSE = 25
 """Gather pages that are in use already; Linux 6.1 and later. Older kernels do it in the background, in time."""
@@ -37,12 +38,12 @@ class HugePages:
         self._gathering: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        if sys.platform == "linux":
+        if _HAS_MAPS:
             self._before = _anonymous()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if sys.platform == "linux":
+        if _HAS_MAPS:
             ranges = [*_outside(_anonymous(), self._before)]
             self._gathering = threading.Thread(target=_gather, args=(ranges,), name="lcdoc-huge-pages", daemon=True)
             self._gathering.start()
