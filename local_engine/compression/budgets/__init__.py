@@ -1,0 +1,1 @@
+"""How many entries each layer and head keeps."""

@@ -1,0 +1,1 @@
+"""What becomes of entries that are not kept."""
