@@ -1,0 +1,364 @@
+"""Train a small Llama that finds, follows, counts and copies facts in long text: what KV-cache compression is tried on.
+
+    python benchmarks/train_probe.py FOLDER [--text BOOKS] [--steps 3000] [--seed 0] [--bfloat16] [--questions 60]
+
+FOLDER then holds what any engine for Hugging Face checkpoints takes: config.json, model.safetensors (bfloat16) and
+tokenizer.json. What it is taught is in probe_tasks.py; BOOKS is a folder of .txt files for the text between the facts
+(without one, this project's own pages are read). How far it gets is what is printed at the end: the share of answers
+that are right, by task and length, about text never trained on.
+
+Short rows that are full of answers come first, so that copying is learnt soon; lengths grow from there. Gaps in the
+positions make rows look longer than they are. Interrupted, it goes on where it last saved; --questions 0 only trains,
+and --steps of a model that is done only asks. It takes a GPU where there is one, and OMP_NUM_THREADS on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lcdoc.benchmarks.probe_network import ProbeNetwork
+from lcdoc.benchmarks.probe_tasks import (
+    ANSWER,
+    ASK,
+    BEGIN,
+    END,
+    KEYS,
+    TASKS,
+    VALUES,
+    Case,
+    Question,
+    Sentences,
+    Task,
+    Tasks,
+    natural_text,
+)
+from lcdoc.benchmarks.small_model_network import Shape
+
+VOCABULARY = 1_024
+"""Of the byte-level BPE; keys and values come beside it."""
+WINDOW = 8_192
+BATCH_TOKENS = 4_096
+LEARNING_RATE = 1e-2
+WARMUP_STEPS = 20
+SAVED_EVERY = 100
+TEXT_WEIGHT = 0.2
+"""Of the loss over natural text; answers count 1."""
+DRILL = 0.12
+"""Share of the steps until which rows are facts with hardly any text."""
+DRILL_WORDS, FIRST_WORDS = 30, 60
+WEIGHTS: dict[Task, float] = {"needle": 0.3, "values": 0.15, "trace": 0.2, "count": 0.2, "copy": 0.15}
+BEFORE = 0.3
+"""Share of the rows whose first question stands before the context."""
+GAPS = 0.5
+"""Share of the batches with gaps in their positions."""
+LENGTHS = (256, 512, 1_024, 2_048)
+"""Tokens of the contexts that are asked about at the end."""
+_WORDS_PER_TOKEN = 0.52
+
+
+def shape_of(vocabulary: int) -> Shape:
+    """2.1 million parameters; three key-value heads of two query heads in each of four layers."""
+    return Shape(
+        vocabulary,
+        hidden=192,
+        feed_forward=640,
+        layers=4,
+        heads=6,
+        kv_heads=3,
+        head_dim=32,
+        window=WINDOW,
+        rope_theta=100_000.0,
+    )
+
+
+# --- tokens ----------------------------------------------------------------------------------------------------------
+
+
+def trained_tokenizer(texts: Sequence[str]) -> Tokenizer:
+    """A byte-level BPE of the text; digits, keys and values are tokens of their own."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[AddedToken(token, special=True) for token in (END, BEGIN, ASK, ANSWER)],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    forms = " Remember Remember both Follow Count Seen Passage Copy"
+    tokenizer.train_from_iterator([*texts, *[forms] * 2_000], trainer)
+    tokenizer.add_tokens([AddedToken(f" {word}", normalized=False) for word in (*KEYS, *VALUES)])
+    return tokenizer
+
+
+def encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+class Rows:
+    """Batches of rows, the same for the same step."""
+
+    def __init__(self, tokenizer: Tokenizer, sentences: Sentences, *, steps: int, seed: int, longest: int) -> None:
+        self._tokenizer = tokenizer
+        self._sentences = sentences
+        self._steps, self._seed, self._longest = steps, seed, longest
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens [B, T], what each is: 0 padding, 1 text, 2 answer [B, T], and positions [T]."""
+        rng = random.Random(f"{self._seed} {step}")
+        tasks = Tasks(f"{self._seed} {step}", self._sentences)
+        done = step / self._steps
+        if done < DRILL:
+            words = rng.randint(0, DRILL_WORDS)
+        else:
+            # Lengths grow by a factor until 0.8 of the steps; most rows are shorter than the longest.
+            grown = min(1.0, (done - DRILL) / (0.8 - DRILL))
+            most = FIRST_WORDS * (self._longest * _WORDS_PER_TOKEN / FIRST_WORDS) ** grown
+            words = round(math.exp(rng.uniform(math.log(20), math.log(most)) * 0.5 + math.log(most) * 0.5))
+        facts = rng.randint(4, 8) if words < 100 else rng.randint(6, 12)
+        rows: list[list[tuple[list[int], int]]] = []
+        width = 0
+        while not rows or width * (len(rows) + 1) <= BATCH_TOKENS:
+            asked: list[Task] = rng.choices(TASKS, list(WEIGHTS.values()), k=facts)
+            row = self._row(tasks.case(words, asked), before=rng.random() < BEFORE)
+            width = max(width, sum(len(part) for part, _ in row))
+            rows.append(row)
+        tokens, kinds = _stacked(rows)
+        return tokens, kinds, self._positions(rng, tokens.shape[1], gaps=done > DRILL and rng.random() < GAPS)
+
+    def _row(self, case: Case, *, before: bool) -> list[tuple[list[int], int]]:
+        text = encoded(self._tokenizer, case.text)
+        first, *others = case.questions
+        if before:
+            head = encoded(self._tokenizer, f"{BEGIN}{ASK}{first.ask}")
+            row = [(head, 0), (text, 1), (encoded(self._tokenizer, ANSWER), 0), self._answer(first)]
+        else:
+            row = [(encoded(self._tokenizer, BEGIN), 0), (text, 1)]
+            others = list(case.questions)
+        for question in others:
+            row += [(encoded(self._tokenizer, question.text), 0), self._answer(question)]
+        return row
+
+    def _answer(self, question: Question) -> tuple[list[int], int]:
+        return encoded(self._tokenizer, f"{question.answer}{END}"), 2
+
+    @staticmethod
+    def _positions(rng: random.Random, width: int, *, gaps: bool) -> Tensor:
+        positions = torch.arange(width)
+        if gaps:
+            free = WINDOW // 2 - width
+            for _ in range(rng.randint(1, 3)):
+                jump = round(math.exp(rng.uniform(math.log(8), math.log(max(9, free // 3)))))
+                positions[rng.randrange(1, width) :] += jump
+        return positions
+
+
+def _stacked(rows: list[list[tuple[list[int], int]]]) -> tuple[Tensor, Tensor]:
+    width = max(sum(len(part) for part, _ in row) for row in rows)
+    tokens, kinds = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width, dtype=torch.long)
+    for index, row in enumerate(rows):
+        start = 0
+        for part, kind in row:
+            tokens[index, start : start + len(part)] = torch.tensor(part, dtype=torch.long)
+            kinds[index, start : start + len(part)] = kind
+            start += len(part)
+    return tokens, kinds
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def optimizers(network: ProbeNetwork) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices, which needs far fewer steps for a model of this size; AdamW for the rest."""
+    matrices = [p for name, p in network.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in network.named_parameters() if p.ndim != 2 or "embed" in name]
+    return [
+        torch.optim.Muon(matrices, lr=LEARNING_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def rate(step: int, steps: int) -> float:
+    """Share of the learning rate: up at first, then down to nothing."""
+    return min((step + 1) / WARMUP_STEPS, max(0.01, 1 - step / steps))
+
+
+def losses(network: ProbeNetwork, tokens: Tensor, kinds: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of answers, of text, and the share of answer tokens that are right."""
+    hidden = network(tokens, positions)[:, :-1]
+    of, wanted = kinds[:, 1:], tokens[:, 1:]
+    in_answers, in_text = of == 2, of == 1
+    logits = network.logits(hidden[in_answers]).float()
+    right = (logits.argmax(-1) == wanted[in_answers]).float().mean()
+    of_text = cross_entropy(network.logits(hidden[in_text]).float(), wanted[in_text])
+    return cross_entropy(logits, wanted[in_answers]), of_text, right
+
+
+def train(folder: Path, rows: Rows, network: ProbeNetwork, *, steps: int, bfloat16: bool) -> None:
+    """Train to `steps`, from where the folder's checkpoint is."""
+    device = next(network.parameters()).device
+    optims = optimizers(network)
+    checkpoint, first = folder / "checkpoint.pt", 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True, map_location=device)
+        network.load_state_dict(saved["network"])
+        for optim, state in zip(optims, saved["optimizers"], strict=True):
+            optim.load_state_dict(state)
+        first = saved["step"]
+        print(f"going on from step {first}")
+    began, seen = time.perf_counter(), 0
+    means = [math.nan] * 3
+    for step in range(first, steps):
+        tokens, kinds, positions = (one.to(device) for one in rows.batch(step))
+        for optim in optims:
+            for group in optim.param_groups:
+                group["lr"] = LEARNING_RATE * rate(step, steps)
+            optim.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            of_answers, of_text, right = losses(network, tokens, kinds, positions)
+        (of_answers + TEXT_WEIGHT * of_text).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        for optim in optims:
+            optim.step()
+        seen += tokens.numel()
+        now = (of_answers.item(), of_text.item(), right.item())
+        means = [new if math.isnan(old) else 0.9 * old + 0.1 * new for old, new in zip(means, now, strict=True)]
+        if (step + 1) % 25 == 0:
+            minutes = (time.perf_counter() - began) / 60
+            print(
+                f"step {step + 1}: answers {means[0]:.3f} ({means[2]:.1%} right), text {means[1]:.3f}, "
+                f"{tokens.shape[1]} wide, {seen / 1e6:.2f} M tokens, {minutes:.1f} min",
+                flush=True,
+            )
+        if (step + 1) % SAVED_EVERY == 0 or step + 1 == steps:
+            state = {"network": network.state_dict(), "optimizers": [o.state_dict() for o in optims], "step": step + 1}
+            torch.save(state, checkpoint.with_suffix(".part"))
+            checkpoint.with_suffix(".part").replace(checkpoint)
+
+
+# --- the folder ------------------------------------------------------------------------------------------------------
+
+
+def write(folder: Path, network: ProbeNetwork, tokenizer: Tokenizer) -> None:
+    """The model's files, as transformers reads them."""
+    ids = {"eos_token_id": tokenizer.token_to_id(END), "bos_token_id": tokenizer.token_to_id(BEGIN)}
+    weights = {name: weight.detach().cpu().bfloat16().contiguous() for name, weight in network.state_dict().items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    _json(folder / "config.json", network.shape.config(**ids, pad_token_id=ids["eos_token_id"]))
+    _json(folder / "generation_config.json", {**ids, "do_sample": False})
+    named = {"eos_token": END, "bos_token": BEGIN, "pad_token": END, "clean_up_tokenization_spaces": False}
+    window = {"model_max_length": network.shape.window, "tokenizer_class": "PreTrainedTokenizerFast"}
+    _json(folder / "tokenizer_config.json", {**named, **window})
+
+
+def _json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+
+
+def held_out(sentences: Sentences, task: Task, tokens: int, count: int, seed: int) -> list[tuple[Case, Question]]:
+    """Cases of about `tokens` tokens, each with a question of `task`, which stands among facts of all kinds."""
+    tasks = Tasks(f"test {seed} {task} {tokens}", sentences)
+    found: list[tuple[Case, Question]] = []
+    while len(found) < count:
+        others = tasks.rng.choices(TASKS, list(WEIGHTS.values()), k=5)
+        case = tasks.case(round(tokens * _WORDS_PER_TOKEN) - 50, [task, *others])
+        found.append((case, next(one for one in case.questions if one.task == task)))
+    return found
+
+
+@torch.inference_mode()
+def answers(network: ProbeNetwork, tokenizer: Tokenizer, prompts: list[str], *, most: int = 64) -> list[str]:
+    """Greedy answers, each up to the end token, without a cache of keys: for small probes it is quick enough."""
+    from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+
+    end = tokenizer.token_to_id(END)
+    config = LlamaConfig(**network.shape.config())
+    model = LlamaForCausalLM(config)
+    model.load_state_dict({**network.state_dict(), "lm_head.weight": network.model.embed_tokens.weight})
+    model.eval()
+    given: list[str] = []
+    for prompt in prompts:
+        cache, said = DynamicCache(config=config), []
+        current = torch.tensor([encoded(tokenizer, prompt)])
+        for _ in range(most):
+            best = int(model(input_ids=current, past_key_values=cache, logits_to_keep=1).logits[0, -1].argmax())
+            if best == end:
+                break
+            said.append(best)
+            current = torch.tensor([[best]])
+        given.append(tokenizer.decode(said))
+    return given
+
+
+def look(network: ProbeNetwork, tokenizer: Tokenizer, sentences: Sentences, *, questions: int, seed: int) -> None:
+    """Print how many held-out questions of each task are answered rightly, by length and where the question stands."""
+    print(f"right, of {questions} questions a cell, about text never trained on (question after / before the context):")
+    print(f"{'task':8}" + "".join(f"{length:>8} tokens" for length in LENGTHS))
+    for task in TASKS:
+        cells = []
+        for length in LENGTHS:
+            asked = held_out(sentences, task, length, questions, seed)
+            shares = []
+            for before in (False, True):
+                given = answers(network, tokenizer, [case.prompt(one, before=before) for case, one in asked])
+                shares.append(sum(one.right(text) for (_, one), text in zip(asked, given, strict=True)) / questions)
+            cells.append(f"{shares[0]:>8.0%} {shares[1]:>6.0%}")
+        print(f"{task:8}" + "".join(cells), flush=True)
+
+
+def main() -> int:
+    """Train, write, ask."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--text", type=Path, help="a folder of .txt books")
+    parser.add_argument("--steps", type=int, default=3_000)
+    parser.add_argument("--longest", type=int, default=1_024, help="tokens of text in a row, at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bfloat16", action="store_true", help="train in it: faster on CPUs that have it, and on GPUs")
+    parser.add_argument("--questions", type=int, default=60, help="of each task and length; 0: none")
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = natural_text(arguments.text)
+    path = folder / "tokenizer.json"
+    sentences = Sentences(texts)
+    if not path.exists():
+        trained_tokenizer([" " + one for one in sentences.all]).save(str(path))
+    tokenizer = Tokenizer.from_file(str(path))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(arguments.seed)
+    network = ProbeNetwork(shape_of(tokenizer.get_vocab_size())).to(device)
+    rows = Rows(tokenizer, sentences, steps=arguments.steps, seed=arguments.seed, longest=arguments.longest)
+    train(folder, rows, network, steps=arguments.steps, bfloat16=arguments.bfloat16)
+    write(folder, network, tokenizer)
+    size = (folder / "model.safetensors").stat().st_size / 1e6
+    print(f"{folder}: {sum(p.numel() for p in network.parameters()) / 1e6:.2f} million parameters, {size:.2f} MB")
+    if arguments.questions:
+        held = Sentences(texts, testing=True)
+        look(network.cpu(), tokenizer, held, questions=arguments.questions, seed=arguments.seed)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
