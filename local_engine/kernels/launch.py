@@ -97,13 +97,19 @@ def check_pages(q: Tensor, k_pages: Tensor, v_pages: Tensor, heads: int) -> None
         raise EngineError(
             f"queries are {q.dtype}, keys {k_pages.dtype}, values {v_pages.dtype}: the kernels need one type for all"
         )
-    if k_pages.shape != v_pages.shape or k_pages.shape[-1] != head_dim:
+    check_pool(k_pages, v_pages, head_dim)
+    check_rows(q)
+
+
+def check_pool(k_pages: Tensor, v_pages: Tensor, head_dim: int) -> None:
+    """Whether pages [pages, page_size, D] hold heads of head_dim and can be addressed flat; EngineError where not."""
+    if k_pages.shape != v_pages.shape or k_pages.shape[-1] != head_dim or k_pages.dtype != v_pages.dtype:
         raise EngineError(
-            f"pages of keys {tuple(k_pages.shape)} and values {tuple(v_pages.shape)} do not fit head_dim {head_dim}"
+            f"pages of keys {k_pages.dtype} {tuple(k_pages.shape)} and values {v_pages.dtype} {tuple(v_pages.shape)} "
+            f"do not fit head_dim {head_dim}"
         )
     if not (k_pages.is_contiguous() and v_pages.is_contiguous()):
         raise EngineError("the page pool is not contiguous: the kernels address it flat, pass the pool's own tensors")
-    check_rows(q)
 
 
 def check_rows(*tensors: Tensor | None) -> None:
