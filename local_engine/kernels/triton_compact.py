@@ -45,7 +45,7 @@ _SECTOR_BYTES = 32
 _BLOCK_GIVEN = 64
 # Most pieces of a row that is moved into fresh pages.
 _MOST_PIECES = 32
-# A turn of the 64-bit phase by its upper half, in radians.
+# Radians of one in the upper half of a phase, whose turn is 2^64.
 _RADIANS = tl.constexpr(2 * math.pi / 2**32)
 
 
@@ -114,6 +114,23 @@ def _move(
 
 
 @triton.jit
+def _cosine_and_sine(phase):
+    """Of phases in turns of 2^64, by their series within an eighth of a turn: 3e-8 at most are left out. The general
+    functions serve angles of any size, for which they take memory of each thread."""
+    upper = (phase >> 32).to(tl.int32)
+    quarters = ((upper >> 29) + 1) >> 1
+    x = ((upper << 2) >> 2).to(tl.float32) * _RADIANS
+    y = x * x
+    cosine = 1.0 + y * (-1 / 2 + y * (1 / 24 + y * (-1 / 720 + y * (1 / 40320))))
+    sine = x * (1.0 + y * (-1 / 6 + y * (1 / 120 + y * (-1 / 5040 + y * (1 / 362880)))))
+    odd = (quarters & 1) == 1
+    turned_cosine = tl.where(odd, -sine, cosine)
+    turned_sine = tl.where(odd, cosine, sine)
+    back = (quarters & 2) == 2
+    return tl.where(back, -turned_cosine, turned_cosine), tl.where(back, -turned_sine, turned_sine)
+
+
+@triton.jit
 def _move_turned(
     pages, row, target_row, kept, shift, turns, begin, count, d, known,
     PAGE_SIZE: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
@@ -132,10 +149,7 @@ def _move_turned(
         x = tl.load(here, mask=inside, other=0.0).to(tl.float32)
         y = tl.load(here + HALF, mask=inside, other=0.0).to(tl.float32)
         # Whole turns overflow and are gone, so that a shift of a million is as exact as one of 1.
-        phase = by.to(tl.int64)[:, None] * turn[None, :]
-        angle = (phase >> 32).to(tl.float32) * _RADIANS
-        cosine = tl.cos(angle)
-        sine = tl.sin(angle)
+        cosine, sine = _cosine_and_sine(by.to(tl.int64)[:, None] * turn[None, :])
         tl.debug_barrier()
         there_to = pages + new[:, None] * D + d[None, :]
         tl.store(there_to, (x * cosine - y * sine).to(pages.dtype.element_ty), mask=inside)
