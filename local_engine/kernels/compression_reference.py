@@ -49,24 +49,25 @@ def window_scores(
     over_group: OverGroup = "mean",
     pool: int = 1,
     pooling: Pooling = "mean",
-    scored: Tensor | None = None,
+    pooled: Tensor | None = None,
     bias_pages: Tensor | None = None,
 ) -> Tensor:
     """The attention that a window of queries pays each entry: float32 [H, n], or float64 if q is.
 
     q [H, G, w, D] rotated, positions int [H, n] of the entries, query_positions int [w]: an entry behind a query is not
-    seen by it. bias_pages float32 [pages, page_size] is added to the scaled products. Attention weights are summed over
-    the window, or their maximum taken; then comes the mean or the maximum over the G query heads; then, with an odd
-    `pool` above 1, the mean or maximum over so many neighbours. A mean counts what lies beyond either end as 0, as
-    SnapKV does (Li et al., 2024). Only the first scored[h] entries of a row get a score and meet in the pool (default:
-    all), though all of them share the softmax; the others get -inf.
+    seen by it (where rows were packed, both are what keys and queries are rotated to). bias_pages float32 [pages,
+    page_size] is added to the scaled products. Attention weights are summed over the window, or their maximum taken;
+    then comes the mean or the maximum over the G query heads; then, with an odd `pool` above 1, the mean or maximum
+    over so many neighbours. A mean counts what lies beyond either end as 0, as SnapKV does (Li et al., 2024). Only the
+    first pooled[h] entries of a row meet in the pool (default: all), those before the window for one; the others keep
+    what they got. Behind the end of a row stands -inf.
     """
     heads, groups = q.shape[:2]
     out = torch.full_like(positions, -torch.inf, dtype=torch.promote_types(q.dtype, torch.float32))
     for head in range(heads):
         length = int(lengths[head])
-        end = min(length, length if scored is None else int(scored[head]))
-        if end <= 0:
+        end = length if pooled is None else max(0, min(length, int(pooled[head])))
+        if length == 0:
             continue
         keys = _wide(_entries(k_pages, table[head], length))
         visible = positions[head, :length][None] <= query_positions[:, None]
@@ -77,13 +78,12 @@ def window_scores(
                 products = products + _entries(bias_pages, table[head], length).to(products.dtype)
             weights = products.masked_fill(~visible, -torch.inf).softmax(-1).nan_to_num()
             each.append(weights.sum(0) if over_window == "sum" else weights.amax(0))
-        stacked = torch.stack(each)[:, :end]
+        stacked = torch.stack(each)
         score = stacked.mean(0) if over_group == "mean" else stacked.amax(0)
-        if pool > 1 and pooling == "mean":
-            score = torch.nn.functional.avg_pool1d(score[None], pool, stride=1, padding=pool // 2)[0]
-        elif pool > 1:
-            score = torch.nn.functional.max_pool1d(score[None], pool, stride=1, padding=pool // 2)[0]
-        out[head, :end] = score
+        if pool > 1 and end:
+            smooth = torch.nn.functional.avg_pool1d if pooling == "mean" else torch.nn.functional.max_pool1d
+            score = torch.cat([smooth(score[None, :end], pool, 1, pool // 2)[0], score[end:]])
+        out[head, :length] = score
     return out
 
 

@@ -101,7 +101,7 @@ def _window_lse_kernel(
 
 @triton.jit
 def _window_scores_kernel(
-    q, k_pages, bias_pages, table, lengths, scored, positions, query_positions, lse, out,
+    q, k_pages, bias_pages, table, lengths, pooled, positions, query_positions, lse, out,
     scale, window, width,
     q_stride, q_group_stride, q_window_stride, table_stride, positions_stride, out_stride,
     GROUPS: tl.constexpr, PAGE_SIZE: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -111,7 +111,6 @@ def _window_scores_kernel(
 ):  # fmt: skip
     head = tl.program_id(1).to(tl.int64)
     length = tl.load(lengths + head)
-    wanted = tl.minimum(length, tl.load(scored + head))
     reach: tl.constexpr = POOL // 2
     owned: tl.constexpr = BLOCK_KEYS - 2 * reach
     first = tl.program_id(0) * owned
@@ -119,7 +118,7 @@ def _window_scores_kernel(
     key = first - reach + lane
     owns = (lane >= reach) & (lane < reach + owned) & (key < width)
     target = out + head * out_stride + key
-    if first >= wanted:
+    if first >= length:
         tl.store(target, tl.full((BLOCK_KEYS,), float("-inf"), tl.float32), mask=owns)
         return
 
@@ -150,16 +149,18 @@ def _window_scores_kernel(
         score = tl.maximum(score, paid) if MAX_GROUP else score + paid / GROUPS
     if POOL > 1:
         # Lane i of the pooled tile takes the lanes of the other within reach: a band matrix.
-        counted = (key >= 0) & (key < wanted)
+        meets = (key >= 0) & (key < tl.minimum(length, tl.load(pooled + head)))
         away = lane[:, None] - lane[None, :]
-        band = (away <= reach) & (away >= -reach) & counted[None, :]
+        band = (away <= reach) & (away >= -reach) & meets[None, :]
         near = tl.where(band, score[None, :], 0.0)
-        score = tl.max(near, axis=1) if MAX_POOL else tl.sum(near, axis=1) / POOL
-    tl.store(target, tl.where(key < wanted, score, float("-inf")), mask=owns)
+        smooth = tl.max(near, axis=1) if MAX_POOL else tl.sum(near, axis=1) / POOL
+        score = tl.where(meets, smooth, score)
+    tl.store(target, tl.where(key < length, score, float("-inf")), mask=owns)
 
 
 def _tile(head_dim: int, element_size: int) -> tuple[int, int, int]:
-    """Most rows of queries, keys of a tile and stages of the pipeline: the largest that compile without spilling."""
+    """Most rows of queries, keys of a tile and stages of the pipeline: the largest that compile without spilling (but
+    for 256 numbers a head in float32, which hardly anybody asks of a GPU)."""
     width = padded_head_dim(head_dim)
     if element_size > 2:
         return (32, 32, 3) if width <= 64 else (16, 32, 3) if width <= 128 else (16, 16, 3)
@@ -178,13 +179,13 @@ def window_scores(
     over_group: OverGroup = "mean",
     pool: int = 1,
     pooling: Pooling = "mean",
-    scored: Tensor | None = None,
+    pooled: Tensor | None = None,
     bias_pages: Tensor | None = None,
     *,
     out: Tensor | None = None,
 ) -> Tensor:
     """`compression_reference.window_scores`: q [H, G, w, D] (may be strided), k_pages [pages, page_size, D], table
-    int32 [H, max_pages], lengths and scored int [H], positions int [H, n], query_positions int [w] -> float32 [H, n],
+    int32 [H, max_pages], lengths and pooled int [H], positions int [H, n], query_positions int [w] -> float32 [H, n],
     in `out` where given.
 
     n bounds the lengths. A pool is odd and at most 15 wide. Nothing is read on the host.
@@ -192,7 +193,7 @@ def window_scores(
     heads, groups, window, head_dim = q.shape
     page_size, width = k_pages.shape[1], positions.shape[1]
     check_pages(q[:, :, 0].flatten(0, 1) if window else q, k_pages, k_pages, heads)
-    check_rows(q, table, lengths, scored, positions, query_positions, bias_pages, out)
+    check_rows(q, table, lengths, pooled, positions, query_positions, bias_pages, out)
     if pool % 2 == 0 or not 1 <= pool <= 15:
         raise EngineError(f"a pool of {pool} entries: the kernel takes odd numbers from 1 to 15")
     if window == 0:
@@ -216,7 +217,7 @@ def window_scores(
         )  # fmt: skip
         lse = part.logsumexp(-1)
         _window_scores_kernel[(ceil_div(width, block_keys - pool + 1), heads)](
-            q, k_pages, bias, table, lengths, lengths if scored is None else scored, positions, query_positions, lse,
+            q, k_pages, bias, table, lengths, lengths if pooled is None else pooled, positions, query_positions, lse,
             out, scale * LOG2_E.value, window, width,
             q.stride(0), q.stride(1), q.stride(2), table.stride(0), positions.stride(0), out.stride(0),
             GROUPS=groups, PAGE_SIZE=page_size, D=head_dim, BLOCK_D=block_d,

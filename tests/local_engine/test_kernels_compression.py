@@ -37,7 +37,7 @@ def check_window(  # noqa: PLR0917
     kind: str,
     over: tuple[str, str] = ("sum", "mean"),
     pool: tuple[int, str] = (1, "mean"),
-    unscored: int = 0,
+    unpooled: int = 0,
     bias: bool = False,
 ) -> None:
     from lcdoc.local_engine.kernels.triton_window_scores import window_scores
@@ -49,8 +49,8 @@ def check_window(  # noqa: PLR0917
     positions = ascending(lengths, [last] * heads, width).masked_fill(torch.arange(width) >= count[:, None], -7)
     query_positions = torch.arange(last - window, last) - 1
     q = torch.randn(heads, groups, window + 1, head_dim + 8).to(dtype)[:, :, 1:, :-8]
-    scored = (count - unscored).clamp(min=0) if unscored else None
-    options = (head_dim**-0.5, *over, *pool, scored)
+    pooled = (count - unpooled).clamp(min=0) if unpooled else None
+    options = (head_dim**-0.5, *over, *pool, pooled)
     keys, _, biases = cache.wide()
     wanted = compression_reference.window_scores(
         q.double(), keys, table, count, positions, query_positions, *options, biases if bias else None
@@ -62,7 +62,7 @@ def check_window(  # noqa: PLR0917
     assert result is out
     # Float32 throughout: what is rounded to the type is its input alone.
     assert_close(result, wanted, torch.float32, "scores")
-    if over == ("sum", "mean") and pool[0] == 1 and not unscored and min(lengths) > 0:
+    if over == ("sum", "mean") and pool[0] == 1 and not unpooled and min(lengths) > 0:
         seen = (positions[:, :, None] <= query_positions).masked_fill((positions < 0)[:, :, None], False).any(1).sum(1)
         assert_close(result.nan_to_num(neginf=0.0).sum(1), seen, torch.float32, "sum of all weights")
 
@@ -268,8 +268,8 @@ CASES: dict[str, Any] = {
         ([1], 1, 1, 64, 16, "float32", {}),
         ([0, 5, 17], 3, 4, 80, 16, "float32", {"over": ("max", "mean")}),
         ([15, 16, 33], 7, 5, 64, 16, "bfloat16", {"bias": True}),
-        ([130, 64], 2, 33, 64, 32, "float32", {"pool": (5, "mean"), "unscored": 20}),
-        ([66, 3, 0], 2, 70, 16, 16, "bfloat16", {"pool": (7, "max"), "over": ("sum", "max"), "unscored": 2}),
+        ([130, 64], 2, 33, 64, 32, "float32", {"pool": (5, "mean"), "unpooled": 20}),
+        ([66, 3, 0], 2, 70, 16, 16, "bfloat16", {"pool": (7, "max"), "over": ("sum", "max"), "unpooled": 2}),
         ([200], 4, 8, 128, 64, "bfloat16", {"over": ("max", "max"), "pool": (3, "mean")}),
     ]
 }  # fmt: skip
