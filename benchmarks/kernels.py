@@ -1,7 +1,7 @@
 """How much of the GPU the kernels use: decoding against the memory's bandwidth, prefill and small kernels beside
 PyTorch's.
 
-    python benchmarks/kernels.py [--only decode prefill small linear] [--rounds 30]
+    python benchmarks/kernels.py [--only decode prefill small linear compression] [--rounds 30]
 
 - Copy: the bandwidth of copying 1 GiB on the device, bytes read and written, which stands for what the memory gives.
 - Decode: one token a sequence over bfloat16 pages of 16 tokens in random order. Bytes are those of the keys and
@@ -10,7 +10,9 @@ is 85 % of the copy's. - Prefill: a causal chunk, with and without a past, besid
 contiguous tensors of the same values, by its flash and cuDNN backends. Floating-point operations are those of the
 visible pairs, 4 a pair and dimension. The budget is 70 % of the faster backend. - Small: norm, activation, rotation
 and cache write beside the same in PyTorch's operators. - Linear: 8-bit and 4-bit weights beside a bfloat16 matrix
-product.
+product. - Compression: the kernels that cut a cache, beside the copy's bandwidth. Bytes are those of the keys and
+values that must be read and written, once each, whatever is read again. Attention mass, bound by arithmetic, is shown
+in operations, 2 a visible pair and dimension; its gap is by how much the weights of all queries miss one each.
 
 Times are medians over rounds of a captured CUDA graph, so that Python's share is left out, for us and for the peers.
 Sizes that do not fit the GPU's free memory are shown as such. Without a GPU the script says so and ends with 2.
@@ -39,6 +41,7 @@ _PAGE_SIZE = 16
 # Query and KV heads of the shapes measured, by head_dim: Qwen2 0.5B and Llama 3 8B.
 _HEADS = {64: (14, 2), 128: (32, 8)}
 _EMPTYING_BYTES = 256 << 20
+_PARTS = ("decode", "prefill", "small", "linear", "compression")
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,15 +287,164 @@ def linear(clock: Clock, row_counts: Sequence[int], n: int = 4096, k: int = 4096
     table(f"linear {k} to {n}, us", ("rows", "bfloat16", "int8", "int4", "int8 speed", "int4 speed"), rows)
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A cache to be cut: rows of equal length, a quarter of which is kept."""
+
+    cache: Cache
+    lengths: Tensor
+    kept: Tensor
+    counts: Tensor
+    queries: Tensor
+    """[rows, G, w, D]"""
+
+    @property
+    def rows(self) -> Tensor:
+        return self.cache.table.flatten(0, 1)
+
+
+def make_cut(rows: int, groups: int, length: int, head_dim: int, device: torch.device) -> Cut:
+    cache = make_cache(1, rows, length, head_dim, device)
+    count = length // 4
+    kept = torch.rand(rows, length, device=device).topk(count).indices.sort().values
+    q = torch.randn(rows, groups, 32, head_dim, dtype=_DTYPE, device=device)
+    whole = torch.full((rows,), length, dtype=torch.int32, device=device)
+    return Cut(cache, whole, kept, torch.full_like(whole, count), q)
+
+
+def cutting_kernels(cut: Cut) -> dict[str, tuple[Callable[[], object], int]]:
+    """By name, kernels on the cut and the bytes of keys and values that each must move."""
+    from lcdoc.local_engine.kernels.triton_adjacent import adjacent_similarity, merge_segments
+    from lcdoc.local_engine.kernels.triton_compact import compact
+    from lcdoc.local_engine.kernels.triton_load_pages import load_pages
+    from lcdoc.local_engine.kernels.triton_window_scores import window_scores
+
+    keys, values, rows, lengths = cut.cache.keys, cut.cache.values, cut.rows, cut.lengths
+    count, head_dim = rows.shape[0], keys.shape[-1]
+    length = keys.shape[0] * _PAGE_SIZE // count
+    device, scale = keys.device, head_dim**-0.5
+    one_side = count * length * head_dim * _DTYPE.itemsize
+    of_kept = count * cut.kept.shape[1] * head_dim * _DTYPE.itemsize
+    positions = torch.arange(length, device=device).expand(count, -1).contiguous()
+    window = positions[0, -cut.queries.shape[2] :].contiguous()
+    shift = (torch.arange(cut.kept.shape[1], device=device) - cut.kept).int()
+    frequencies = 1 / 10_000 ** (torch.arange(0, head_dim, 2, device=device) / head_dim)
+    nearest = torch.searchsorted(cut.kept, positions.contiguous()).clamp(max=cut.kept.shape[1] - 1)
+    weights = torch.full(positions.shape, 0.25, device=device)
+    fresh = torch.randperm(rows.numel(), device=device).int().view(rows.shape)
+    # Runs of four neighbours, merged into the second.
+    segments, pivots = positions // 4, positions[:, 1::4].contiguous()
+    sigma = torch.full(pivots.shape, 8.0, device=device)
+    contiguous = torch.randn(count, length, head_dim, dtype=_DTYPE, device=device)
+    codes = torch.randint(-127, 128, contiguous.shape, dtype=torch.int8, device=device)
+    code_scale = torch.rand(count, length, device=device)
+    others = torch.empty_like(keys), torch.empty_like(values)
+    scoring = (cut.queries, keys, rows, lengths, positions, window, scale)
+    moving = (keys, values, rows, cut.kept, cut.counts)
+    turning = (None, shift, frequencies)
+    return {
+        "window_scores": (lambda: window_scores(*scoring), 2 * one_side),
+        "window_scores, pool 7": (lambda: window_scores(*scoring, pool=7), 2 * one_side),
+        "compact in place": (lambda: compact(*moving), 4 * of_kept),
+        "compact, turned": (lambda: compact(*moving, *turning), 4 * of_kept),
+        "compact, merged": (
+            lambda: compact(*moving, *turning, nearest, weights), 2 * one_side + 6 * of_kept,
+        ),
+        "adjacent_similarity": (lambda: adjacent_similarity(keys, rows, lengths, length), one_side),
+        "merge_segments": (
+            lambda: merge_segments(*others, rows, lengths, segments, pivots, sigma), 2 * one_side + 2 * one_side // 4,
+        ),
+        "load_pages": (lambda: load_pages(contiguous, contiguous, *others, fresh, lengths), 4 * one_side),
+        "load_pages, int8": (
+            lambda: load_pages(codes, codes, *others, fresh, lengths, code_scale, code_scale), 3 * one_side,
+        ),
+    }  # fmt: skip
+
+
+def compression(clock: Clock, lengths: Sequence[int], layers: int = 24) -> None:
+    """All layers' rows at once, as a cut takes them."""
+    copied = copy_bandwidth(clock)
+    rows = []
+    for head_dim, (query_heads, heads) in _HEADS.items():
+        groups = query_heads // heads
+        for length in lengths:
+            name = [str(head_dim), str(layers * heads), str(length)]
+            size = layers * heads * length * head_dim * _DTYPE.itemsize
+            if not fits(clock.device, 8 * size + _EMPTYING_BYTES):
+                rows.append(["all", *name, "does not fit", "", ""])
+                continue
+            cut = make_cut(layers * heads, groups, length, head_dim, clock.device)
+            for kernel, (run, moved) in cutting_kernels(cut).items():
+                took = clock(run, cold=True)
+                rows.append(
+                    [kernel, *name, f"{took * 1e6:.1f}", f"{moved / took / 1e9:.0f}", f"{moved / took / copied:.0%}"]
+                )
+            del cut
+    table(
+        f"compression, of a copy's {copied / 1e9:.0f} GB/s",
+        ("kernel", "head_dim", "rows", "length", "us", "GB/s", "share"),
+        rows,
+    )
+    attention_mass(clock, ((2048, 0), (2048, 16384)))
+
+
+def attention_mass(clock: Clock, chunks: Sequence[tuple[int, int]]) -> None:
+    """Beside the prefill of the same chunk, whose log-sum-exps it takes."""
+    from lcdoc.local_engine.kernels.triton_attention_mass import add_attention_mass
+    from lcdoc.local_engine.kernels.triton_prefill import paged_prefill
+
+    rows = []
+    for head_dim, (query_heads, heads) in _HEADS.items():
+        for tokens, past in chunks:
+            cache = make_cache(1, heads, past + tokens, head_dim, clock.device)
+            q = torch.randn(tokens, query_heads, head_dim, dtype=_DTYPE, device=clock.device)
+            before = torch.full((1, heads), past, dtype=torch.int32, device=clock.device)
+            starts = torch.tensor([0, tokens], dtype=torch.int32, device=clock.device)
+            mass = torch.zeros(heads, past + tokens, device=clock.device)
+            scale = head_dim**-0.5
+
+            def read(
+                cache: Cache = cache, q: Tensor = q, starts: Tensor = starts, before: Tensor = before,
+                scale: float = scale,
+            ) -> tuple[Tensor, Tensor]:  # fmt: skip
+                return paged_prefill(
+                    q, cache.keys, cache.values, cache.table, cache.slots, starts, before, scale, max_query=q.shape[0]
+                )
+
+            lse = read()[1]
+
+            def run(  # noqa: PLR0917
+                cache: Cache = cache, q: Tensor = q, lse: Tensor = lse, before: Tensor = before, mass: Tensor = mass,
+                scale: float = scale,
+            ) -> Tensor:  # fmt: skip
+                return add_attention_mass(mass, q, lse, cache.keys, cache.table[0], before[0], scale)
+
+            # Each query's weights are one in all: what is missing is the error.
+            gap = abs(run().sum().item() / (tokens * query_heads) - 1)
+            operations = 2 * head_dim * query_heads * (tokens * past + tokens * (tokens + 1) // 2)
+            took, other = clock(run), clock(read)
+            rows.append(
+                [
+                    str(head_dim), f"{query_heads}/{heads}", str(tokens), str(past), f"{took * 1e6:.1f}",
+                    f"{operations / took / 1e12:.1f}", f"{took / other:.2f}", f"{gap:.1g}",
+                ]
+            )  # fmt: skip
+    table(
+        "attention mass",
+        ("head_dim", "heads", "tokens", "past", "us", "TFLOPS", "of prefill's time", "gap"),
+        rows,
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=("decode", "prefill", "small", "linear"))
+    parser.add_argument("--only", nargs="+", choices=_PARTS)
     parser.add_argument("--rounds", type=int, default=30)
     arguments = parser.parse_args()
     if not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
         print("the kernels' benchmark needs an NVIDIA GPU that PyTorch sees, and triton", file=sys.stderr)
         return 2
-    chosen = set(arguments.only or ("decode", "prefill", "small", "linear"))
+    chosen = set(arguments.only or _PARTS)
     device = torch.device("cuda", torch.cuda.current_device())
     torch.manual_seed(0)
     clock = Clock(device, arguments.rounds)
@@ -306,6 +458,8 @@ def main() -> int:
             small(clock, (1, 32, 4096))
         if "linear" in chosen:
             linear(clock, (1, 4, 16, 64, 512, 4096))
+        if "compression" in chosen:
+            compression(clock, (4096, 16384))
     return 0
 
 
