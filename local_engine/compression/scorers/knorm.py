@@ -23,4 +23,5 @@ class KeyNorm:
         return Needs()
 
     def score(self, heads: Heads) -> Tensor:
-        return -torch.linalg.vector_norm(heads.keys, dim=-1, dtype=torch.float32)
+        lengths: Tensor = torch.linalg.vector_norm(heads.keys, dim=-1, dtype=torch.float32)
+        return -lengths
