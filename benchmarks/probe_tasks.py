@@ -21,19 +21,26 @@ import random
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 BEGIN, ASK, ANSWER, END = "<|begin|>", "<|question|>", "<|answer|>", "<|end|>"
 Task = Literal["needle", "values", "trace", "count", "copy"]
 TASKS: tuple[Task, ...] = ("needle", "values", "trace", "count", "copy")
-KEYS = (
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+KEYS = _words(
     "walnut cedar hazel juniper alder maple cypress acacia mulberry magnolia sycamore tamarind baobab eucalyptus "
     "hawthorn rowan laburnum sequoia poplar hornbeam linden medlar quince almond apricot papaya mango guava lychee "
     "nutmeg saffron turmeric cumin fennel thyme sorrel chervil tarragon parsley endive turnip radish leek celery "
     "spinach lettuce cabbage carrot"
-).split()
-VALUES = (
+)
+VALUES = _words(
     "amber falcon otter badger heron lynx ibis puffin walrus dolphin penguin gecko iguana tapir okapi gazelle bison "
     "moose caribou jackal hyena leopard panther cheetah ocelot weasel ferret marmot beaver hedgehog lizard python "
     "cobra viper toucan pelican flamingo albatross cormorant osprey kestrel magpie starling finch wren thrush plover "
@@ -43,7 +50,7 @@ VALUES = (
     "umber sienna lilac mauve maroon teal cyan anvil chisel mallet pulley lever piston turbine rudder anchor compass "
     "sextant lantern candle bucket ladle kettle saucer teapot goblet pitcher trumpet bassoon clarinet oboe cello "
     "banjo lute zither"
-).split()
+)
 MOST_COUNTED = 6
 VALUE_WORDS = 3
 _COPIED = (8, 24)
@@ -183,7 +190,7 @@ class Tasks:
 
     def _trace(self, keys: list[str]) -> tuple[list[str], list[Question]]:
         way, value = [keys.pop() for _ in range(self.rng.choice([2, 3]))], self._value()
-        told = [f"Follow {one} {other}." for one, other in zip(way, way[1:], strict=False)]
+        told = [f"Follow {one} {other}." for one, other in pairwise(way)]
         told.append(f"Remember {way[-1]} {value}.")
         answer = "".join(f" {one}" for one in way) + f" {value}"
         return told, [Question("trace", way[0], f" Follow {way[0]}", answer, tuple(told))]
