@@ -222,7 +222,7 @@ def merge_segments(
     flat_keys, flat_values = k_pages.view(-1, head_dim), v_pages.view(-1, head_dim)
     for head in range(table.shape[0]):
         length = int(lengths[head])
-        for segment in segments[head, :length].unique().tolist():
+        for segment in sorted(set(segments[head, :length].tolist())):
             members = (segments[head, :length] == segment).nonzero().squeeze(1)
             places = _places(table[head], members, page_size)
             pivot = _places(table[head], pivots[head, segment].view(1), page_size)

@@ -36,13 +36,13 @@ def load_entries(pages, row, entry, there, d, PAGE_SIZE: tl.constexpr, D: tl.con
     return tl.load(pages + place[:, None] * D + d[None, :], mask=inside, other=0.0).to(tl.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["width", "out_stride"])
 def _similarity_kernel(
     k_pages, table, lengths, out, width, table_stride, out_stride,
     PAGE_SIZE: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_KEYS: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1).to(tl.int64)
-    length = tl.load(lengths + head)
+    length = tl.load(lengths + head).to(tl.int32)
     row = table + head * table_stride
     d = tl.arange(0, BLOCK_D)
     key = tl.program_id(0) * BLOCK_KEYS + tl.arange(0, BLOCK_KEYS)
@@ -77,7 +77,7 @@ def adjacent_similarity(
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["starts_stride", "pivots_stride", "sigma_stride"])
 def _merge_segments_kernel(
     k_pages, v_pages, table, starts, pivots, sigma,
     table_stride, starts_stride, pivots_stride, sigma_stride,

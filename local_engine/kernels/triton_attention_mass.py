@@ -31,7 +31,7 @@ from lcdoc.local_engine.kernels.launch import (
 from lcdoc.local_engine.kernels.triton_softmax import LOG2_E
 
 
-@triton.jit(do_not_specialize=["window"])
+@triton.jit(do_not_specialize=["tokens", "window", "width", "mass_stride"])
 def _attention_mass_kernel(
     mass, q, lse, k_pages, bias_pages, table, lengths,
     scale, tokens, window, width,
@@ -41,7 +41,7 @@ def _attention_mass_kernel(
     HAS_WINDOW: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1).to(tl.int64)
-    past = tl.load(lengths + head)
+    past = tl.load(lengths + head).to(tl.int32)
     stored = tl.minimum(past + tokens, width)
     first_key = tl.program_id(0) * BLOCK_KEYS
     if first_key >= stored:

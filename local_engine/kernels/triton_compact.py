@@ -7,8 +7,8 @@ heads do not meet (but for the pairs that rotation turns), so that programs take
 that memory moves at once, of keys or of values, of every row of every layer. Into fresh pages there is no chain, and
 a row's tiles run at once as well.
 
-Which entries to keep is `torch.topk` on the scores and a sort of its indices: both are a small part of the time that
-moving takes, and PyTorch's own.
+Which entries to keep is `torch.topk` on the scores of each head, whose cost is a small part of what moving takes; we
+know of no faster way that a kernel of ours would be.
 """
 
 # Kernels are typed by Triton when they are compiled; their arguments are many, and its constants are upper case.
@@ -156,7 +156,11 @@ def _move_turned(
         tl.store(there_to + HALF, (y * cosine + x * sine).to(pages.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=[
+        "given", "kept_stride", "shift_stride", "order_stride", "destination_stride", "weights_stride",
+    ]
+)  # fmt: skip
 def _compact_kernel(
     k_pages, v_pages, bias_pages, table, target, kept, counts, shift, turns, order, destination, weights, dropped,
     given, table_stride, target_stride, kept_stride, shift_stride, order_stride, destination_stride, weights_stride,
@@ -223,6 +227,19 @@ def _columns(head_dim: int, half: int, rows: int, least: int, slots: int) -> int
     while columns > least and rows * ceil_div(2 * head_dim, columns) < slots:
         columns //= 2
     return columns
+
+
+def list_kept(keep: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """`kept` int64 [H, most] and `counts` int64 [H] for `compact`, of keep bool [H, n]; no row keeps more than `most`.
+
+    Without a sort, and without waiting for the GPU as `nonzero` does: an entry's rank is a running count.
+    """
+    ranks = keep.cumsum(1)
+    # What is not kept goes to a column of its own.
+    column = torch.where(keep, ranks - 1, most)
+    entries = torch.arange(keep.shape[1], device=keep.device).expand_as(column)
+    kept = entries.new_zeros(keep.shape[0], most + 1).scatter_(1, column, entries)
+    return kept[:, :most], keep.sum(1)
 
 
 def compact(

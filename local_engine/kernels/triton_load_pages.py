@@ -22,7 +22,7 @@ from lcdoc.local_engine.kernels.launch import FUSION, ceil_div, check_pool, chec
 _PROGRAM_ELEMENTS = 4096
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["k_scale_stride", "v_scale_stride"])
 def _load_pages_kernel(
     keys, values, key_scale, value_scale, k_pages, v_pages, table, lengths,
     k_stride, k_entry_stride, v_stride, v_entry_stride, k_scale_stride, v_scale_stride, table_stride,
@@ -30,7 +30,7 @@ def _load_pages_kernel(
     SCALED: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(1).to(tl.int64)
-    length = tl.load(lengths + row)
+    length = tl.load(lengths + row).to(tl.int32)
     entry = tl.program_id(0) * BLOCK_ENTRIES + tl.arange(0, BLOCK_ENTRIES)
     d = tl.arange(0, BLOCK_D)
     there = entry < length

@@ -58,7 +58,7 @@ def load_keys(
     return k, bias
 
 
-@triton.jit(do_not_specialize=["splits"])
+@triton.jit(do_not_specialize=["splits", "window", "positions_stride"])
 def _window_lse_kernel(
     q, k_pages, bias_pages, table, lengths, positions, query_positions, part,
     scale, splits, window,
@@ -68,7 +68,7 @@ def _window_lse_kernel(
 ):  # fmt: skip
     split = tl.program_id(0)
     head = tl.program_id(2).to(tl.int64)
-    length = tl.load(lengths + head)
+    length = tl.load(lengths + head).to(tl.int32)
     tiles_each = tl.cdiv(tl.cdiv(length, BLOCK_KEYS), splits)
     begin = split * tiles_each * BLOCK_KEYS
     end = tl.minimum(length, begin + tiles_each * BLOCK_KEYS)
@@ -99,7 +99,7 @@ def _window_lse_kernel(
     tl.store(part + (head * GROUPS * window + query) * splits + split, lse, mask=known)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["window", "width", "positions_stride", "out_stride"])
 def _window_scores_kernel(
     q, k_pages, bias_pages, table, lengths, pooled, positions, query_positions, lse, out,
     scale, window, width,
@@ -110,7 +110,7 @@ def _window_scores_kernel(
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1).to(tl.int64)
-    length = tl.load(lengths + head)
+    length = tl.load(lengths + head).to(tl.int32)
     reach: tl.constexpr = POOL // 2
     owned: tl.constexpr = BLOCK_KEYS - 2 * reach
     first = tl.program_id(0) * owned
@@ -149,7 +149,7 @@ def _window_scores_kernel(
         score = tl.maximum(score, paid) if MAX_GROUP else score + paid / GROUPS
     if POOL > 1:
         # Lane i of the pooled tile takes the lanes of the other within reach: a band matrix.
-        meets = (key >= 0) & (key < tl.minimum(length, tl.load(pooled + head)))
+        meets = (key >= 0) & (key < tl.minimum(length, tl.load(pooled + head).to(tl.int32)))
         away = lane[:, None] - lane[None, :]
         band = (away <= reach) & (away >= -reach) & meets[None, :]
         near = tl.where(band, score[None, :], 0.0)

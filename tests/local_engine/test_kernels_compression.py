@@ -161,6 +161,16 @@ def check_compact(  # noqa: PLR0917
             assert torch.equal(mine.flatten(0, 1)[behind].nan_to_num(9.0), left.nan_to_num(9.0)), "other places changed"
 
 
+def check_listing(keep: list[list[int]], most: int) -> None:
+    from lcdoc.local_engine.kernels.triton_compact import list_kept
+
+    mask = torch.tensor(keep, dtype=torch.bool)
+    kept, counts = list_kept(mask, most)
+    assert kept.shape == (len(keep), most) and counts.tolist() == mask.sum(1).tolist()
+    for row, chosen, count in zip(mask, kept, counts, strict=True):
+        assert chosen[:count].tolist() == row.nonzero().squeeze(1).tolist()
+
+
 def check_similarity(lengths: list[int], head_dim: int, page_size: int, kind: str) -> None:
     from lcdoc.local_engine.kernels.triton_adjacent import adjacent_similarity
 
@@ -305,6 +315,10 @@ CASES |= {
         ([90, 1], [30, 1], 80, 16, "float32", {"merge": "values"}),
         ([70, 30], [20, 1], 64, 32, "bfloat16", {"merge": "both", "pages": "fresh", "rotary": 64}),
     ]
+}
+CASES |= {
+    f"listing {keep} in {most}": (check_listing, {"keep": keep, "most": most})
+    for keep, most in [([[0, 1, 1, 0, 1], [0, 0, 0, 0, 0], [1, 1, 1, 0, 0]], 3), ([[1]], 2), ([[0, 0]], 0)]
 }
 CASES |= {
     f"similarity {lengths} D{head_dim} page {page_size} {kind}": (
