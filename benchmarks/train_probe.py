@@ -56,6 +56,9 @@ WARMUP_STEPS = 20
 SAVED_EVERY = 100
 TEXT_WEIGHT = 0.2
 """Of the loss over natural text; answers count 1."""
+SHORT_ANSWERS = 0.75
+"""By which power of its length a token of a short answer counts more than one of a long one: a count is one token, and
+would hardly be learnt beside passages of thirty."""
 DRILL = 0.06
 """Share of the steps until which rows are facts with hardly any text."""
 DRILL_WORDS, FIRST_WORDS = 30, 60
@@ -117,6 +120,10 @@ def encoded(tokenizer: Tokenizer, text: str) -> list[int]:
 # --- rows ------------------------------------------------------------------------------------------------------------
 
 
+Piece = tuple[list[int], float]
+"""Tokens, and what each of them counts for: see `Rows.batch`."""
+
+
 class Rows:
     """Batches of rows, the same for the same step."""
 
@@ -126,7 +133,10 @@ class Rows:
         self._steps, self._seed, self._longest = steps, seed, longest
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens [B, T], what each is: 0 padding, 1 text, 2 answer [B, T], and positions [T]."""
+        """Tokens [B, T], what each counts for [B, T], and positions [T].
+
+        What counts below zero is text; what counts nothing is not to be learnt.
+        """
         rng = random.Random(f"{self._seed} {step}")
         tasks = Tasks(f"{self._seed} {step}", self._sentences)
         done = step / self._steps
@@ -138,31 +148,32 @@ class Rows:
             most = FIRST_WORDS * (self._longest * _WORDS_PER_TOKEN / FIRST_WORDS) ** grown
             words = round(math.exp(rng.uniform(math.log(20), math.log(most)) * 0.5 + math.log(most) * 0.5))
         facts = rng.randint(4, 8) if words < 100 else rng.randint(6, 12)
-        rows: list[list[tuple[list[int], int]]] = []
+        rows: list[list[Piece]] = []
         width = 0
         while not rows or width * (len(rows) + 1) <= BATCH_TOKENS:
             asked: list[Task] = rng.choices(TASKS, list(WEIGHTS.values()), k=facts)
             row = self._row(tasks.case(words, asked), before=rng.random() < BEFORE)
             width = max(width, sum(len(part) for part, _ in row))
             rows.append(row)
-        tokens, kinds = _stacked(rows)
-        return tokens, kinds, self._positions(rng, tokens.shape[1], gaps=done > DRILL and rng.random() < GAPS)
+        tokens, counts = _stacked(rows)
+        return tokens, counts, self._positions(rng, tokens.shape[1], gaps=done > DRILL and rng.random() < GAPS)
 
-    def _row(self, case: Case, *, before: bool) -> list[tuple[list[int], int]]:
+    def _row(self, case: Case, *, before: bool) -> list[Piece]:
         text = encoded(self._tokenizer, case.text)
         first, *others = case.questions
         if before:
             head = encoded(self._tokenizer, f"{BEGIN}{ASK}{first.ask}")
-            row = [(head, 0), (text, 1), (encoded(self._tokenizer, ANSWER), 0), self._answer(first)]
+            row = [(head, 0.0), (text, -1.0), (encoded(self._tokenizer, ANSWER), 0.0), self._answer(first)]
         else:
-            row = [(encoded(self._tokenizer, BEGIN), 0), (text, 1)]
+            row = [(encoded(self._tokenizer, BEGIN), 0.0), (text, -1.0)]
             others = list(case.questions)
         for question in others:
-            row += [(encoded(self._tokenizer, question.text), 0), self._answer(question)]
+            row += [(encoded(self._tokenizer, question.text), 0.0), self._answer(question)]
         return row
 
-    def _answer(self, question: Question) -> tuple[list[int], int]:
-        return encoded(self._tokenizer, f"{question.answer}{END}"), 2
+    def _answer(self, question: Question) -> Piece:
+        tokens = encoded(self._tokenizer, f"{question.answer}{END}")
+        return tokens, float(len(tokens) ** -SHORT_ANSWERS)
 
     @staticmethod
     def _positions(rng: random.Random, width: int, *, gaps: bool) -> Tensor:
@@ -175,16 +186,16 @@ class Rows:
         return positions
 
 
-def _stacked(rows: list[list[tuple[list[int], int]]]) -> tuple[Tensor, Tensor]:
+def _stacked(rows: list[list[Piece]]) -> tuple[Tensor, Tensor]:
     width = max(sum(len(part) for part, _ in row) for row in rows)
-    tokens, kinds = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width, dtype=torch.long)
+    tokens, counts = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width)
     for index, row in enumerate(rows):
         start = 0
-        for part, kind in row:
+        for part, count in row:
             tokens[index, start : start + len(part)] = torch.tensor(part, dtype=torch.long)
-            kinds[index, start : start + len(part)] = kind
+            counts[index, start : start + len(part)] = count
             start += len(part)
-    return tokens, kinds
+    return tokens, counts
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -205,15 +216,16 @@ def rate(step: int, steps: int) -> float:
     return min((step + 1) / WARMUP_STEPS, max(0.01, 1 - step / steps))
 
 
-def losses(network: ProbeNetwork, tokens: Tensor, kinds: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def losses(network: ProbeNetwork, tokens: Tensor, counts: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of answers, of text, and the share of answer tokens that are right."""
     hidden = network(tokens, positions)[:, :-1]
-    of, wanted = kinds[:, 1:], tokens[:, 1:]
-    in_answers, in_text = of == 2, of == 1
+    of, wanted = counts[:, 1:], tokens[:, 1:]
+    in_answers, in_text = of > 0, of < 0
     logits = network.logits(hidden[in_answers]).float()
     right = (logits.argmax(-1) == wanted[in_answers]).float().mean()
+    of_answers = (cross_entropy(logits, wanted[in_answers], reduction="none") * of[in_answers]).sum()
     of_text = cross_entropy(network.logits(hidden[in_text]).float(), wanted[in_text])
-    return cross_entropy(logits, wanted[in_answers]), of_text, right
+    return of_answers / of[in_answers].sum(), of_text, right
 
 
 def train(folder: Path, rows: Rows, network: ProbeNetwork, *, steps: int, bfloat16: bool) -> None:
@@ -231,13 +243,13 @@ def train(folder: Path, rows: Rows, network: ProbeNetwork, *, steps: int, bfloat
     began, seen = time.perf_counter(), 0
     means = [math.nan] * 3
     for step in range(first, steps):
-        tokens, kinds, positions = (one.to(device) for one in rows.batch(step))
+        tokens, counts, positions = (one.to(device) for one in rows.batch(step))
         for optim in optims:
             for group in optim.param_groups:
                 group["lr"] = LEARNING_RATE * rate(step, steps)
             optim.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            of_answers, of_text, right = losses(network, tokens, kinds, positions)
+            of_answers, of_text, right = losses(network, tokens, counts, positions)
         (of_answers + TEXT_WEIGHT * of_text).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         for optim in optims:
