@@ -56,7 +56,7 @@ class StaticHeads:
         return Needs()
 
     def keep(self, scores: Scores) -> Tensor:
-        """bool [L, H, n]; see `parts.Budget`. Raises InvalidRequestError where the file is of a model of another shape."""
+        """bool [L, H, n]; see `parts.Budget`. Raises InvalidRequestError where the file is of another kind of model."""
         layers, heads, _ = scores.valid.shape
         if self._scores.shape != (layers, heads):
             made_for = " x ".join(map(str, self._scores.shape))

@@ -1,0 +1,87 @@
+"""What a model looks at when it repeats the text ("KVzip: Query-Agnostic KV Cache Compression with Context
+Reconstruction", section 3).
+
+A cache from which the text can be told again can answer any question about it. So the model is made to repeat the text,
+piece by piece, and an entry counts by the most attention that any of the repeating queries gives it: it is kept if it
+was needed once. It costs about one more reading of the text, and serves all later questions.
+
+The prompts are here for what runs the probe: behind the text come a prompt and the piece itself, whose queries are
+looked at. In the paper a query's attention is shared out among the sinks, its own piece and the probe's own keys;
+here among the entries that `Heads` shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from lcdoc.local_engine.compression.parts import Heads, Needs
+from lcdoc.local_engine.compression.scorers.projected import projected_lengths
+from lcdoc.local_engine.compression.scorers.window_attention import window_attention, window_queries
+
+PIECE_TOKENS: Final = 2048
+"""How much is repeated at a time."""
+FIRST_PROMPT: Final = "\n\nRepeat the previous context exactly."
+"""What comes before the first piece."""
+LATER_PROMPT: Final = "\n\nRepeat the part of the previous context exactly, starting with"
+"""What comes before a later piece, and after it the last `HINT_TOKENS` tokens of the piece before that one."""
+HINT_TOKENS: Final = 8
+_PROMPT_TOKENS: Final = 256
+"""Room for the prompt, and for what a chat template puts around it."""
+_BLOCK: Final = 128
+"""Queries looked at together: a strip of a whole piece over a long cache would be larger than the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class KVzip:
+    """s_i = the most attention that a repeating query, of any head of the group, gives entry i."""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(window=PIECE_TOKENS + _PROMPT_TOKENS, probe="repeat")
+
+    def score(self, heads: Heads) -> Tensor:
+        return _most(heads, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class KVzipPlus:
+    """s_i = max of a_qi |W_o v_i| / |h_q|, h_q being the attention's input at the query.
+
+    "KVzap: Fast, Adaptive, and Faithful KV Cache Pruning", section 3: what a query takes from the entry, measured by
+    the length of what it adds to the output, and relative to what it is added to.
+    """
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(window=PIECE_TOKENS + _PROMPT_TOKENS, probe="repeat", hidden=True)
+
+    def score(self, heads: Heads) -> Tensor:
+        if heads.hidden is None:
+            raise ValueError(f"layer {heads.model.layer} came without its input: ask for it by `Needs.hidden`")
+        inputs = heads.hidden.to(torch.float32).norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
+        return _most(heads, projected_lengths(heads.values, heads.model.output()), inputs)
+
+
+def _most(heads: Heads, lengths: Tensor | None, inputs: Tensor | None) -> Tensor:
+    """float32 [H, n]: the most of attention, times `lengths` [H, G, n] and over `inputs` [w] where they are given."""
+    queries, positions = window_queries(heads)
+    most = torch.zeros(heads.positions.shape, device=heads.keys.device)
+    for start in range(0, len(positions), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        attention = window_attention(
+            queries[:, :, block],
+            heads.keys,
+            positions[block],
+            heads.rotated_at,
+            heads.model.scale,
+            bias=heads.state.get("bias"),
+        )
+        if inputs is not None:
+            attention /= inputs[block].unsqueeze(1)
+        seen = attention.amax(dim=2)
+        most = torch.maximum(most, (seen if lengths is None else seen * lengths).amax(dim=1))
+    return most
