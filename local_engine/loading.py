@@ -5,15 +5,14 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from lcdoc.local_engine.config import ModelConfig
 from lcdoc.local_engine.decoder import Layer, Weights
-from lcdoc.local_engine.huge_pages import HugePages
-from lcdoc.local_engine.linear import Linear, linear
+from lcdoc.local_engine.large_pages import LargePages
+from lcdoc.local_engine.linear import Linear, PackedLinear, linear, stays_as_it_is
 from lcdoc.local_engine.quantization import Quantization, quantized_linear
 from lcdoc.local_engine.weights import Checkpoint
 
@@ -34,18 +33,17 @@ def load_weights(
 ) -> Weights:
     """The weights of `config`'s model. Raises ModelFilesError for a tensor that is missing or of another shape.
 
-    The table of the largest matrix is packed first, while little else is in memory, so that the peak stays near the
-    sum of the weights.
+    The largest matrix comes first, while little else is in memory, so that the peak stays near the sum of the weights
+    where it is worked on besides.
     """
     loader = _Loader(checkpoint, config, dtype, device, quantize)
     parts = config.layers + 1
-    with HugePages() if device.type == "cpu" else nullcontext():
-        head = loader.head()
-        layers = []
-        for index in range(config.layers):
-            if on_progress is not None:
-                on_progress(index + 1, parts)
-            layers.append(loader.layer(index))
+    head = loader.head()
+    layers = []
+    for index in range(config.layers):
+        if on_progress is not None:
+            on_progress(index + 1, parts)
+        layers.append(loader.layer(index))
     norm = loader.vector("model.norm.weight", config.hidden_size)
     if on_progress is not None:
         on_progress(parts, parts)
@@ -73,6 +71,7 @@ class _Loader:
         self._device = device
         self._quantize: Quantization | None = quantize
         self._table: Tensor | None = None
+        self._pages = LargePages()
 
     def vector(self, name: str, size: int) -> Tensor:
         return self._checkpoint.get(name, self._dtype, self._device, shape=(size,))
@@ -81,19 +80,22 @@ class _Loader:
         """The output layer. It is never quantized: its few wrong bits would choose other words."""
         config = self._config
         name = "model.embed_tokens.weight" if config.tied_embeddings else "lm_head.weight"
-        weight = self._checkpoint.get(name, self._dtype, self._device, shape=(config.vocab_size, config.hidden_size))
-        if config.tied_embeddings:
-            self._table = weight if self._device.type != "cpu" else None
-        return linear(weight)
+        weight = self._read({name: config.vocab_size}, config.hidden_size, to_stay=True)
+        kept = linear(weight)
+        # oneDNN keeps a copy of its own: the rows are then read from the file.
+        if config.tied_embeddings and not isinstance(kept, PackedLinear):
+            self._table = weight
+        return kept
 
     def embedding(self) -> Callable[[Tensor], Tensor]:
-        """The input table: in a GPU's memory; on a CPU in the mapped file, where only rows in use take memory."""
+        """The input table: that of the output layer, where they are one; on a GPU its own; on a CPU in the mapped file,
+        where only rows in use take memory."""
         name, dtype = "model.embed_tokens.weight", self._dtype
         shape = (self._config.vocab_size, self._config.hidden_size)
-        if self._device.type != "cpu":
-            table = self._table
-            if table is None:
-                table = self._checkpoint.get(name, dtype, self._device, shape=shape)
+        table = self._table
+        if table is None and self._device.type != "cpu":
+            table = self._checkpoint.get(name, dtype, self._device, shape=shape)
+        if table is not None:
             return lambda ids: table.index_select(0, ids)
         mapped = self._checkpoint.view(name, shape=shape)
 
@@ -135,22 +137,29 @@ class _Loader:
         """The rows of `parts` under each other; families with fused projections store them so already."""
         if self._config.fused_projections:
             parts = {fused: sum(parts.values())}
-        dtype, device = self._dtype, self._device
-        weights = [
-            self._checkpoint.get(f"{prefix}{name}.weight", dtype, device, shape=(rows, inputs))
-            for name, rows in parts.items()
-        ]
-        weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-        del weights
+        named = {f"{prefix}{name}.weight": rows for name, rows in parts.items()}
+        weight = self._read(named, inputs, to_stay=self._quantize is None)
         biases = [self.vector(f"{prefix}{name}.bias", rows) for name, rows in parts.items()] if bias else []
         together = torch.cat(biases) if biases else None
         if self._quantize is None:
             kept = linear(weight, together)
         else:
-            kept = quantized_linear(weight, together, self._quantize)
+            kept = quantized_linear(weight, together, self._quantize, self._pages)
         del weight
         give_back_freed()
         return kept
+
+    def _read(self, parts: dict[str, int], inputs: int, *, to_stay: bool) -> Tensor:
+        """The rows of `parts` (name: rows) under each other; where they are `to_stay`, in the memory for weights."""
+        shape = (sum(parts.values()), inputs)
+        if self._device.type == "cpu" and to_stay and stays_as_it_is(self._dtype):
+            weight = self._pages.empty(shape, self._dtype)
+        else:
+            weight = torch.empty(shape, dtype=self._dtype, device=self._device)
+        places = torch.split(weight, list(parts.values()))
+        for (name, rows), place in zip(parts.items(), places, strict=True):
+            self._checkpoint.get(name, self._dtype, shape=(rows, inputs), out=place)
+        return weight
 
     def _head_norm(self, prefix: str) -> Tensor:
         """A row for each query head, then one for each key head: they are normalised in one go."""

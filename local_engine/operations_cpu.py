@@ -1,4 +1,8 @@
-"""The arithmetic between the matrices on a CPU, in as few passes over memory as PyTorch's operators allow."""
+"""The arithmetic between the matrices on a CPU.
+
+Decoding goes through compiled loops (`kernels/cpu_loops.py`), where they are there; prompts through PyTorch, in as few
+passes over memory as its operators allow.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,10 @@ from torch import Tensor
 from lcdoc.local_engine.attention_cpu import CpuAttention
 from lcdoc.local_engine.batch import Batch
 from lcdoc.local_engine.config import ModelConfig
+from lcdoc.local_engine.kernels import cpu_loops
+
+_FEW_ROWS = 16
+"""Rows up to which one thread of the compiled loops is faster than PyTorch's operators."""
 
 
 class CpuOperations:
@@ -17,8 +25,12 @@ class CpuOperations:
     def __init__(self, config: ModelConfig) -> None:
         self._config = config
         self._attention = CpuAttention(config.head_dim**-0.5)
+        self._compiled = cpu_loops.missing() is None
+        self._attends_compiled = self._compiled and config.head_dim <= cpu_loops.MOST_DIM
 
     def norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        if self._few(x):
+            return cpu_loops.norm(x, weight, eps)
         # PyTorch's own rms_norm takes ten times as long on bfloat16; a vector norm in float32 is exact, and fast.
         wide = x.float()
         length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
@@ -28,10 +40,14 @@ class CpuOperations:
         return wide.mul_(scale).to(x.dtype).mul_(weight)
 
     def add_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        if self._few(x):
+            return cpu_loops.norm(x, weight, eps, residual=residual.contiguous()), x
         total = x.add_(residual)
         return self.norm(total, weight, eps), total
 
     def gate(self, x: Tensor) -> Tensor:
+        if self._few(x):
+            return cpu_loops.gate(x)
         gate, up = x.chunk(2, dim=-1)
         return F.silu(gate).mul_(up)
 
@@ -39,15 +55,45 @@ class CpuOperations:
         self, layer: int, qkv: Tensor, head_norm: Tensor | None, rotation: tuple[Tensor, Tensor] | None, batch: Batch
     ) -> Tensor:
         config = self._config
+        plain = batch.observer is None and not batch.tables.biased[batch.slots].any()
+        if (
+            self._attends_compiled
+            and plain
+            and batch.singles == len(batch.slots)
+            and qkv.dtype in cpu_loops.DTYPES
+        ):
+            return cpu_loops.attend(
+                layer,
+                qkv.contiguous(),
+                head_norm,
+                rotation,
+                batch,
+                scale=self._attention.scale,
+                eps=config.rms_norm_eps,
+                window=config.windows[layer],
+            )
         tokens, heads, kv_heads = len(qkv), config.heads, config.kv_heads
         each = qkv.view(tokens, heads + 2 * kv_heads, config.head_dim)
         qk, v = each[:, : heads + kv_heads], each[:, heads + kv_heads :]
         if head_norm is not None:
             qk = self.norm(qk, head_norm, config.rms_norm_eps)
+        before = qk
         if rotation is not None:
             qk = rotate(qk, *rotation)
         out = self._attention(layer, (qk[:, :heads], qk[:, heads:], v), config.windows[layer], batch)
+        if batch.observer is not None:
+            batch.observer.attends(layer, before[:, :heads], qk[:, :heads], batch)
         return out.view(tokens, heads * config.head_dim)
+
+    def _few(self, x: Tensor) -> bool:
+        """Whether the compiled loops take x [T, N]."""
+        return (
+            self._compiled
+            and x.dim() == 2
+            and len(x) <= _FEW_ROWS
+            and x.dtype in cpu_loops.DTYPES
+            and x.is_contiguous()
+        )
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

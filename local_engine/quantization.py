@@ -18,6 +18,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from lcdoc.local_engine.errors import InvalidRequestError
+from lcdoc.local_engine.large_pages import LargePages
 from lcdoc.local_engine.linear import Linear
 
 Quantization = Literal["int8", "int4"]
@@ -166,10 +167,20 @@ def _unpacked_blocks(packed: Tensor, block: int, shape: Sequence[int]) -> Tensor
     return torch.cat((blocks & 15, blocks >> 4), dim=-1).permute(0, 2, 1).reshape(outputs, inputs)
 
 
-def quantized_linear(weight: Tensor, bias: Tensor | None, how: Quantization) -> Linear:
-    """`weight` [N, K], quantized. A matrix whose inputs are no multiple of 32 takes int8 where int4 was asked for."""
-    if how == "int8":
-        return Int8Linear(weight, bias)
-    if how == "int4":
-        return Int4Linear(weight, bias) if weight.shape[1] % _GROUPS[1] == 0 else Int8Linear(weight, bias)
-    raise InvalidRequestError(f"quantize={how!r} is not known: int8 or int4")
+def quantized_linear(weight: Tensor, bias: Tensor | None, how: Quantization, pages: LargePages | None = None) -> Linear:
+    """`weight` [N, K], quantized; on a CPU it is kept in the memory of `pages`, if given.
+
+    A matrix whose inputs are no multiple of 32 takes int8 where int4 was asked for.
+    """
+    if how not in ("int8", "int4"):
+        raise InvalidRequestError(f"quantize={how!r} is not known: int8 or int4")
+    held = pages if weight.device.type == "cpu" else None
+    if how == "int4" and weight.shape[1] % _GROUPS[1] == 0:
+        four = Int4Linear(weight, bias)
+        if held is not None:
+            four.packed = held.hold(four.packed)
+        return four
+    eight = Int8Linear(weight, bias)
+    if held is not None:
+        eight.q = held.hold(eight.q)
+    return eight

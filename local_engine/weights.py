@@ -96,14 +96,20 @@ class Checkpoint:
         return name in self._entries
 
     def get(
-        self, name: str, dtype: torch.dtype, device: torch.device | str = "cpu", *, shape: tuple[int, ...] | None = None
+        self,
+        name: str,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        *,
+        shape: tuple[int, ...] | None = None,
+        out: Tensor | None = None,
     ) -> Tensor:
-        """A copy of one tensor in the dtype and on the device it is wanted.
+        """A copy of one tensor in the dtype and on the device it is wanted, or in `out`, which has its shape.
 
         `shape` is what the model's configuration makes of it: any other raises ModelFilesError.
         """
         entry = self._entry(name, shape)
-        copy = torch.empty(entry.shape, dtype=dtype, device=device)
+        copy = torch.empty(entry.shape, dtype=dtype, device=device) if out is None else out
         source, target = self._map(entry, entry.start, entry.end), copy.view(-1)
         size = _SIZES[entry.stored]
         for first in range(0, target.numel(), _COPIED_AT_ONCE):

@@ -36,8 +36,9 @@ def test_the_peak_is_near_the_weights(large: Path, quantize: str | None) -> None
     found = measure(large, "bfloat16", quantize)
     if quantize is None:
         assert abs(found["weights"] / (large / "model.safetensors").stat().st_size - 1) < 0.01
-    # What is worked on at a time is the largest matrix, 17 MB: as it was read, as it is kept, and quantized between.
-    assert found["peak"] < 1.15 * found["weights"] + (20e6 if quantize is None else 100e6)
+    # What is worked on at a time is the largest matrix, 17 MB: as it was read, as it is kept, and quantized between,
+    # which glibc may keep for the next one.
+    assert found["peak"] < 1.15 * found["weights"] + (20e6 if quantize is None else 140e6)
     assert found["after"] < 1.05 * found["weights"] + 20e6
 
 
