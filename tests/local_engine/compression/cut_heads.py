@@ -81,7 +81,7 @@ def attend(heads: Heads, reduced: Reduced | None = None, keep: Tensor | None = N
     logits = torch.einsum("hgwd,hnd->hgwn", queries, keys) * heads.model.scale
     if bias is not None:
         logits = logits + bias[:, None, None].double()
-    seen = heads.positions[:, None, None] <= heads.query_positions[:, None]
+    seen = heads.rotated_at[:, None, None] <= heads.query_positions[:, None]
     if keep is not None:
         seen = seen & keep[:, None, None]
     logits = logits.masked_fill(~seen, -torch.inf)

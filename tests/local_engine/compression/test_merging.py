@@ -363,6 +363,17 @@ def test_the_most_similar_is_found_in_strips(monkeypatch):
     assert among.gather(1, expected[1])[asking].all()
 
 
+def test_what_fills_up_a_shorter_row_is_not_found():
+    """The second head keeps one entry, and those asking are all nearer to each other than to that one."""
+    keys = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
+    keys[1] = 1 + 0.1 * keys[1]
+    keys[1, 0] = -1
+    keep = torch.tensor([[True] * 4 + [False] * 2, [True] + [False] * 5])
+    cosines, target = nearest(keys, ~keep, keep)
+    assert (target[1] == 0).all()
+    assert (cosines[1, 1:] < -0.9).all()
+
+
 @pytest.mark.parametrize(
     ("made", "says"),
     [
