@@ -17,8 +17,10 @@ from lcdoc.local_engine.batch import Batch
 
 try:
     from lcdoc.local_engine.kernels import cpu_compiled as _compiled
+
+    _THERE = True
 except ImportError:  # no compiler when the package was installed
-    _compiled = None
+    _THERE = False
 
 DTYPES = (torch.float32, torch.bfloat16)
 MOST_DIM = 256
@@ -28,7 +30,7 @@ MOST_DIM = 256
 @cache
 def missing() -> str | None:
     """Why the loops are not used here; None where they are."""
-    if _compiled is None:
+    if not _THERE:
         return "they were not compiled: install a C compiler, then lcdoc again"
     if not _compiled.shares_threads():
         return "PyTorch's threads cannot be had: it is not built with GNU's OpenMP"
@@ -38,7 +40,7 @@ def missing() -> str | None:
 @cache
 def instruction_sets() -> tuple[str, ...]:
     """Those for which there are loops and which this processor has, the fastest first."""
-    return () if _compiled is None else tuple(name for _, name in _compiled.sets())
+    return () if not _THERE else tuple(name for _, name in _compiled.sets())
 
 
 @cache
@@ -75,7 +77,8 @@ def norm(x: Tensor, weight: Tensor, eps: float, *, residual: Tensor | None = Non
         _pointer(residual),
         weight.data_ptr(),
         y.data_ptr(),
-        *x.shape,
+        len(x),
+        x.shape[1],
         eps,
         x.dtype == torch.bfloat16,
         _number(loops),
