@@ -105,7 +105,7 @@ METHODS: Final[dict[str, Method]] = {
         {"chunk": 152},
         sinks=8,
         recent=4,
-        difference="our logits are scaled, and chunks begin at the first entry; each head has its own mean and deviation",
+        difference="our logits are scaled, chunks begin at the first entry, each head has its own mean and deviation",
     ),
     "kvzip": Method(
         lambda k, r: k.KVzipPress(r, n_sink=SINKS, chunk_size=PIECE),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lcdoc.local_engine.compression.parts import Heads, Needs
 from lcdoc.local_engine.compression.scorers.snapkv import Pooling, check_pooling, pooled
-from lcdoc.local_engine.compression.scorers.window_attention import attention_of_window, before_window
+from lcdoc.local_engine.compression.scorers.window_attention import before_window, mean_attention
 from lcdoc.local_engine.errors import InvalidRequestError
 
 
@@ -44,7 +44,7 @@ class ChunkKV:
         return Needs(window=self.window, whole_layer=True)
 
     def score(self, heads: Heads) -> Tensor:
-        attention = attention_of_window(heads, self.window).mean((1, 2))
+        attention = mean_attention(heads, self.window)
         before = before_window(heads, self.window)
         scores = pooled(attention, before, self.kernel, self.pooling)
         chunk = heads.positions.div(self.chunk, rounding_mode="floor")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d, max_pool1d
 
 from lcdoc.local_engine.compression.parts import Heads, Needs
-from lcdoc.local_engine.compression.scorers.window_attention import attention_of_window, before_window
+from lcdoc.local_engine.compression.scorers.window_attention import before_window, mean_attention
 from lcdoc.local_engine.errors import InvalidRequestError
 
 Pooling = Literal["avg", "max"]
@@ -44,7 +44,7 @@ class SnapKV:
         return Needs(window=self.window)
 
     def score(self, heads: Heads) -> Tensor:
-        attention = attention_of_window(heads, self.window).mean((1, 2))
+        attention = mean_attention(heads, self.window)
         return pooled(attention, before_window(heads, self.window), self.kernel, self.pooling)
 
 

@@ -72,6 +72,21 @@ def attention_of_window(heads: Heads, last: int | None = None) -> Tensor:
     return window_attention(queries, heads.keys, query_positions, heads.rotated_at, heads.model.scale, bias=bias)
 
 
+def mean_attention(heads: Heads, last: int | None = None) -> Tensor:
+    """The mean of `attention_of_window` over the group and the queries: float32 [H, n].
+
+    One query head of the group at a time: a strip for all of them would be larger than a long cache.
+    """
+    queries, query_positions = window_queries(heads, last)
+    keys, bias = heads.keys.to(torch.float32), heads.state.get("bias")
+    mean = torch.zeros(keys.shape[:2], device=keys.device)
+    for head in range(queries.shape[1]):
+        asked = queries[:, head : head + 1]
+        strip = window_attention(asked, keys, query_positions, heads.rotated_at, heads.model.scale, bias=bias)
+        mean += strip.mean((1, 2))
+    return mean.div_(queries.shape[1])
+
+
 def before_window(heads: Heads, last: int | None = None) -> Tensor:
     """bool [H, n]: entries in front of the first of the `last` queries, which all of these could see."""
     _, query_positions = window_queries(heads, last)
