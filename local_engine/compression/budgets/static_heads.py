@@ -68,13 +68,8 @@ class StaticHeads:
         rows = Bounds.of(scores)
         from_end = scores.valid.flip(-1).cumsum(dim=-1).flip(-1)
         near = (scores.valid & (scores.protected | (from_end <= self.recent))).sum(dim=-1).cpu()
-        # The streaming heads' entries are taken out first; where even those do not fit, all heads get alike.
-        small = Bounds(rows.least, near, rows.total).fitted(
-            lambda level: torch.full((layers,), level, dtype=torch.float64), float(scores.budget)
-        )
-        least = torch.where(fetching, rows.least, small)
-        most = torch.where(fetching, rows.most, small)
-        counts = Bounds(least, most, rows.total).fitted(
+        # Streaming heads are full with what is near; where the budget has no room for that, all heads get alike.
+        counts = Bounds(rows.least, torch.where(fetching, rows.most, near), rows.total).fitted(
             lambda level: torch.full((layers,), level, dtype=torch.float64), float(int(rows.most.max()))
         )
         place = torch.arange(scores.valid.shape[-1], device=scores.values.device, dtype=torch.float32)

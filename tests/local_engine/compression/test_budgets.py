@@ -306,6 +306,10 @@ def test_static_heads_fetch_or_stream(stored: Path) -> None:
     assert values[0, 0][fetched].min() > values[0, 0][dropped].max()
 
 
+def test_static_heads_are_alike_where_the_budget_has_no_room_for_what_is_near(stored: Path) -> None:
+    assert counts(StaticHeads(file=str(stored), recent=9).keep(made(random_values(2, 2, 40), 4))) == [[4, 4], [4, 4]]
+
+
 def test_static_heads_fetch_everything_where_the_budget_allows_it(stored: Path) -> None:
     keep = StaticHeads(file=str(stored), recent=5).keep(made(random_values(2, 2, 40), 30))
     assert counts(keep) == [[40, 5], [5, 40]]

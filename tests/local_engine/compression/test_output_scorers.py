@@ -69,6 +69,9 @@ def test_criticalkv_in_one_stage_is_the_formula(shape: tuple[int, int, int, int]
 @pytest.mark.parametrize("budget", [3, 10, 17, 24, 40])
 def test_criticalkv_keeps_what_the_two_stages_choose(budget: int) -> None:
     heads = made((2, 45, 8, 6), sinks=2, recent=5)
+    # What is protected would win both stages, and is not to take anything from the others in them.
+    values = torch.where(heads.protected.unsqueeze(-1), 100.0, heads.values)
+    heads = replace(heads, values=values)
     scores = CriticalKV(window=6).score(heads)
     valid = torch.ones(1, 2, 45, dtype=torch.bool)
     keep = Uniform().keep(Scores(scores.unsqueeze(0), valid, heads.protected.unsqueeze(0), budget, 5))[0]
