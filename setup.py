@@ -14,7 +14,7 @@ setup(
             "lcdoc.local_engine.kernels.cpu_compiled",
             ["local_engine/kernels/cpu/module.c"],
             depends=sorted(map(str, Path("local_engine/kernels/cpu").glob("*.h"))),
-            extra_compile_args=["-O3"],
+            extra_compile_args=["-O3", "-g0"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             py_limited_api=True,
             optional=True,
