@@ -66,7 +66,7 @@ class AttentionMatching:
         group = max(1, _HELD // (queries.shape[1] * keep.shape[1]))
         fitted = [
             self._fit(_some(heads, slice(begin, begin + group)), keep[begin : begin + group], references, seen_from)
-            for begin, references in zip(range(0, len(keep), group), queries.split(group), strict=True)
+            for begin, references in zip(range(0, len(keep), group), torch.split(queries, group), strict=True)
         ]
         values, biases = zip(*fitted, strict=True)
         return Reduced(heads.keys, torch.cat(values), torch.cat(biases))
@@ -166,4 +166,5 @@ def _values(matched: Tensor, free: Tensor, old: Tensor, outputs: Tensor, ridge: 
     diagonal = gram.diagonal(dim1=1, dim2=2)
     hold = (ridge * diagonal.mean(-1)).clamp(min=torch.finfo(torch.float64).tiny)
     gram.diagonal(dim1=1, dim2=2).add_(hold[:, None])
-    return old + (movable.mT @ torch.linalg.solve(gram, lacking)).to(torch.float32)
+    change: Tensor = movable.mT @ torch.linalg.solve(gram, lacking)
+    return old + change.to(torch.float32)

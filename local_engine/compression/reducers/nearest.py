@@ -69,4 +69,4 @@ def summed(weights: Tensor, target: Tensor, entries: Tensor | None = None) -> Te
     if entries is not None:
         parts = parts[:, None] * entries[row, column].to(torch.float32)
     total = torch.zeros(heads * n, *parts.shape[1:], device=weights.device)
-    return total.index_add_(0, row * n + target[row, column], parts).unflatten(0, (heads, n))
+    return total.index_add_(0, row * n + target[row, column], parts).view(heads, n, *parts.shape[1:])

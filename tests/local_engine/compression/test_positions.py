@@ -86,7 +86,8 @@ def test_original_leaves_all_as_it_is():
 
 @pytest.mark.parametrize(("group", "neighbours"), [(1, 7), (4, 16), (4, 10), (5, 3), (8, 1), (3, 1000)])
 def test_self_extend_has_the_papers_distances(group, neighbours):
-    positions, valid = kept_rows()
+    positions = torch.arange(300).expand(2, 3, 300)
+    valid = torch.ones_like(positions, dtype=torch.bool)
     placed = SelfExtend(group, neighbours).place(positions, valid, 300)
     for row in range(2):
         for head in range(3):
