@@ -7,6 +7,7 @@ from typing import Final
 
 import torch
 
+from lcdoc.local_engine.compression.recipe import Recipe
 from lcdoc.local_engine.config import ModelConfig
 from lcdoc.local_engine.decoder import Operations
 from lcdoc.local_engine.errors import EngineError
@@ -29,6 +30,9 @@ class KVConfig:
     it on a CPU, 0.9 on a GPU."""
     prefix_cache: bool = True
     """Whether beginnings of prompts are kept for later requests, while nothing else needs their pages."""
+    recipe: Recipe | str | None = None
+    """How the cache of each request is compressed, unless the request says otherwise; None keeps everything. What a
+    recipe has cut is not shared: such requests neither find nor leave beginnings in the prefix cache."""
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from lcdoc.local_engine.batch import Batch
@@ -90,8 +91,12 @@ class CpuAttention:
         kv_heads, groups, count, dim = mine.shape
         rows = mine.reshape(kv_heads, groups * count, dim)
         parts: list[Part] = []
-        for keys, values in _views(each, heads, first, past):
-            parts += self._all_keys(rows, keys, values)
+        if each.batch.tables.biased[each.slot]:
+            if past > first:
+                parts.append(self._biased_keys(each, rows, heads, (first, past)))
+        else:
+            for keys, values in _views(each, heads, first, past):
+                parts += self._all_keys(rows, keys, values)
         if count > 1:
             parts.append(self._own_keys(mine, each.k[:, heads], each.v[:, heads]))
         each.out[:, heads] = combine(parts).reshape(kv_heads, groups, count, dim).permute(2, 0, 1, 3)
@@ -116,6 +121,14 @@ class CpuAttention:
         if splits * each < count:
             parts.append(self._flash(rows[None], keys[None, :, splits * each :], values[None, :, splits * each :]))
         return parts
+
+    def _biased_keys(self, each: _Pass, rows: Tensor, heads: slice, part: tuple[int, int]) -> Part:
+        """Rows [H, R, D] over the entries of `part`, all of which every row sees, with what is added to each."""
+        bias = entry_bias(each, heads, *part)[:, None].expand(-1, rows.shape[1], -1)
+        views = list(_views(each, heads, *part))
+        keys, values = (torch.cat([view[index] for view in views], dim=1) for index in range(2))
+        output, lse = _flash_op(rows[None], keys[None], values[None], attn_mask=bias[None], scale=self.scale)
+        return output[0], lse[0]
 
     def _own_keys(self, mine: Tensor, k: Tensor, v: Tensor) -> Part:
         """Queries [H, G, C, D] over the keys of their own piece, [C, H, D]: each sees those up to its own."""
@@ -142,12 +155,15 @@ class CpuAttention:
         last = torch.arange(past, past + count)[:, None]
         place = torch.arange(first, past + count)
         visible = (place <= last) & (place > last - window)
-        mask = torch.zeros(visible.shape, dtype=keys.dtype).masked_fill_(~visible, float("-inf"))
+        mask = torch.zeros(visible.shape, dtype=torch.float32).masked_fill_(~visible, float("-inf"))[None, None]
+        if each.batch.tables.biased[each.slot]:
+            added = F.pad(entry_bias(each, heads, first, past), (0, count))
+            mask = (mask + added[:, None, None]).expand(-1, groups, -1, -1)
         output, _ = _flash_op(
             each.q[:, heads].permute(1, 2, 0, 3),
             keys[:, None].expand(-1, groups, -1, -1),
             values[:, None].expand(-1, groups, -1, -1),
-            attn_mask=mask[None, None],
+            attn_mask=mask,
             scale=self.scale,
         )
         each.out[:, heads] = output.permute(2, 0, 1, 3)
@@ -163,6 +179,17 @@ def combine(parts: list[Part]) -> Tensor:
     lse = torch.stack([part[1] for part in parts])
     weights = torch.softmax(lse, dim=0)[..., None]
     return sum((output * weight for (output, _), weight in zip(parts, weights, strict=True)), torch.zeros(()))
+
+
+def entry_bias(each: _Pass, heads: slice, first: int, end: int) -> Tensor:
+    """What is added to the logits of entries `first` to `end` of a sequence's rows: float32 [H, n]."""
+    tables = each.batch.tables
+    size, store = tables.pool.page_size, tables.pool.with_bias()
+    if first >= end:
+        return store.new_zeros(len(range(*heads.indices(tables.kv_heads))), 0)
+    column = first // size
+    ids = torch.from_numpy(tables.table[each.slot, each.layer, heads, column : -(-end // size)].astype("int64"))
+    return store[ids].flatten(1)[:, first - column * size : end - column * size]
 
 
 def _views(each: _Pass, heads: slice, first: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:

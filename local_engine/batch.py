@@ -6,9 +6,10 @@ a prompt is read. All pieces of a pass share the matrix products; attention look
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -32,6 +33,22 @@ class Piece:
     """For how many of the last tokens the logits are wanted."""
 
 
+class Observer(Protocol):
+    """Is told of a pass what compression wants to know of it. Tensors are the pass's own, and change after the call."""
+
+    def takes_in(self, layer: int, hidden: Tensor, batch: Batch) -> None:
+        """The input of a layer's attention, [T, hidden]."""
+        ...
+
+    def attends(self, layer: int, before: Tensor, rotated: Tensor, batch: Batch) -> None:
+        """A layer's queries [T, H * G, D] before and after rotation, once its keys and values are in the cache."""
+        ...
+
+    def ends(self, last: Tensor, logits: Callable[[Tensor], Tensor], batch: Batch) -> None:
+        """The last layer's output [T, hidden]; `logits` makes logits [R, vocabulary] of rows of it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Batch:
     """What one forward pass runs over: T tokens of B sequences. Tensors are on the model's device."""
@@ -53,6 +70,7 @@ class Batch:
     """[B + 1]: the pieces' borders among the tokens."""
     past: NDArray[np.int32]
     """[B, L, H]: entries in each row of the cache before this pass."""
+    observer: Observer | None = None
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -88,7 +106,9 @@ class Batch:
         return to_device(rows, self.tokens.device)
 
 
-def gather(pieces: Sequence[Piece], tables: PageTables, device: torch.device) -> Batch:
+def gather(
+    pieces: Sequence[Piece], tables: PageTables, device: torch.device, observer: Observer | None = None
+) -> Batch:
     """The batch of `pieces`, with room made for their keys and values in `tables`.
 
     Raises OutOfPagesError, and then nothing was changed.
@@ -106,14 +126,19 @@ def gather(pieces: Sequence[Piece], tables: PageTables, device: torch.device) ->
     def put(values: NDArray[np.integer]) -> Tensor:
         return to_device(np.ascontiguousarray(values, dtype=np.int64), device)
 
+    places = put(write)
+    if tables.pool.bias is not None:
+        # Whoever had the pages before may have left some there.
+        tables.pool.bias.view(-1)[places.view(-1)] = 0.0
     return Batch(
         tables=tables,
         tokens=put(np.concatenate([np.asarray(piece.tokens, dtype=np.int64) for piece in pieces])),
         positions=put(positions),
         lengths=put(np.maximum(prompt_lengths, positions + 1)),
-        write=put(write),
+        write=places,
         logits_rows=put(np.concatenate(rows)),
         slots=slots,
         starts=starts,
         past=past,
+        observer=observer,
     )

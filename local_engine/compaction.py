@@ -42,8 +42,8 @@ def move_kept(pool: PagePool, keep: Tensor, source: Pages, target: Pages) -> Non
     moved = there != here
     there, here = there[moved], here[moved]
     stretch = max(1, _MOVE_BYTES // (pool.head_dim * pool.dtype.itemsize))
-    for store in (pool.keys, pool.values):
-        flat = store.view(-1, pool.head_dim)
+    for store in pool.stores:
+        flat = store.view(pool.pages * size, -1)
         for begin in range(0, len(there), stretch):
             part = slice(begin, begin + stretch)
             flat.index_copy_(0, here[part], flat.index_select(0, there[part]))

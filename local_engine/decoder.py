@@ -91,8 +91,7 @@ class Decoder:
     @torch.inference_mode()
     def forward(self, batch: Batch) -> Tensor:
         """Logits [R, vocabulary] of the rows that the batch asks for; fills the cache for all its tokens."""
-        x = self.hidden(batch)[batch.logits_rows]
-        return self.weights.head(self.operations.norm(x, self.weights.norm, self.config.rms_norm_eps))
+        return self.logits(self.hidden(batch)[batch.logits_rows])
 
     @torch.inference_mode()
     def hidden(self, batch: Batch) -> Tensor:
@@ -106,8 +105,18 @@ class Decoder:
                 h = run.norm(x, layer.attention_norm, eps)
             else:
                 h, x = run.add_norm(change, x, layer.attention_norm, eps)
+            if batch.observer is not None:
+                batch.observer.takes_in(index, h, batch)
             rotated = rotation if self.config.rotates[index] else None
             attended = run.attend(index, layer.qkv(h), layer.head_norm, rotated, batch)
             h, x = run.add_norm(layer.output(attended), x, layer.mlp_norm, eps)
             change = layer.down(run.gate(layer.gate_up(h)))
-        return x if change is None else x + change
+        x = x if change is None else x + change
+        if batch.observer is not None:
+            batch.observer.ends(x, self.logits, batch)
+        return x
+
+    @torch.inference_mode()
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits [R, vocabulary] for rows of what `hidden` gives."""
+        return self.weights.head(self.operations.norm(x, self.weights.norm, self.config.rms_norm_eps))

@@ -25,6 +25,10 @@ from typing import Any, Self
 import torch
 
 from lcdoc.local_engine.assembly import SEQUENCES, STEP_TOKENS, KVConfig, cache_pages, choose_device, operations_on
+from lcdoc.local_engine.compression.allowance import Allowance
+from lcdoc.local_engine.compression.compressor import Compressor
+from lcdoc.local_engine.compression.marks import Marks
+from lcdoc.local_engine.compression.recipe import Recipe, as_recipe
 from lcdoc.local_engine.config import ModelConfig, read_config
 from lcdoc.local_engine.constraints import Grammar, Grammars
 from lcdoc.local_engine.decoder import Decoder
@@ -57,6 +61,8 @@ Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 
 _MOST_DRAFTS = 8
 _TABLE_COLUMNS = 64
+_ENDLESS = 1 << 40
+"""Tokens: the window of a text that is moved together as it is read."""
 
 
 class Engine:
@@ -75,6 +81,7 @@ class Engine:
         weight_bytes: int,
         device: torch.device,
         speculate: bool = True,
+        recipe: Recipe | None = None,
     ) -> None:
         self.name = name
         self.config = config
@@ -89,7 +96,11 @@ class Engine:
         self._compiling = threading.Lock()
         self._speculate = speculate
         self._numbers = itertools.count()
-        self._loop = Loop(decoder, scheduler, device)
+        self.recipe = recipe
+        """How the cache is compressed where a request does not say; None: not at all."""
+        compressor = Compressor(scheduler.tables, encode=tokenizer.encode, make_room=scheduler.make_room)
+        self._compressor = compressor
+        self._loop = Loop(decoder, scheduler, device, compressor)
 
     @classmethod
     def load(
@@ -114,6 +125,7 @@ class Engine:
         EngineError: ModelFilesError, UnsupportedModelError.
         """
         kv = kv or KVConfig()
+        recipe = as_recipe(kv.recipe)
         folder = locate(path_or_hub_id, on_fetch)
         config = read_config(folder)
         where = choose_device(device)
@@ -128,7 +140,8 @@ class Engine:
         pages = cache_pages(config, kv, number_type, where, most)
         pool = PagePool(pages, kv.page_size, config.head_dim, number_type, where)
         columns = min(_TABLE_COLUMNS, -(-config.context_window // kv.page_size))
-        tables = PageTables(pool, most, config.layers, config.kv_heads, columns)
+        # One more than run: probes of a recipe are read on a fork.
+        tables = PageTables(pool, most + 1, config.layers, config.kv_heads, columns)
         rope = Rope(config, where)
         # Keys that depend on a prompt's length are of no use to a prompt of another length.
         keeps = kv.prefix_cache and not rope.depends_on_length
@@ -153,6 +166,7 @@ class Engine:
             weight_bytes=weights.nbytes,
             device=where,
             speculate=speculate,
+            recipe=recipe,
         )
 
     @property
@@ -190,6 +204,9 @@ class Engine:
             output_tokens=totals.output_tokens,
             drafted_tokens=totals.drafted_tokens,
             accepted_tokens=totals.accepted_tokens,
+            cuts=self._compressor.cuts,
+            dropped_entries=self._compressor.dropped,
+            cache_bytes=(pool.pages - pool.free) * pool.page_bytes,
         )
 
     def count_tokens(self, text: str) -> int:
@@ -242,11 +259,14 @@ class Engine:
         schema: Mapping[str, Any] | None = None,
         regex: str | None = None,
         variables: Mapping[str, Any] | None = None,
+        kv: Recipe | str | None = None,
+        marks: Marks | None = None,
     ) -> AsyncGenerator[Piece]:
         """The answer in pieces, the last with `finish` and `usage`. Closing the iterator early cancels the request.
 
-        With `schema` (a JSON schema) the answer is an instance of it; with `regex` it matches. Raises EngineError:
-        InvalidRequestError, RequestTooLargeError, EngineClosedError.
+        With `schema` (a JSON schema) the answer is an instance of it; with `regex` it matches. `kv` is how the cache
+        is compressed, by default as the engine was loaded; "full" keeps everything. `marks` tells a recipe what to keep
+        of the prompt. Raises EngineError: InvalidRequestError, RequestTooLargeError, EngineClosedError.
         """
         running = asyncio.get_running_loop()
         arrived: asyncio.Queue[Piece | Exception] = asyncio.Queue()
@@ -259,6 +279,8 @@ class Engine:
             schema=schema,
             regex=regex,
             variables=variables or {},
+            kv=kv,
+            marks=marks,
         )
         self._loop.submit(request)
         ended = False
@@ -282,11 +304,14 @@ class Engine:
         schema: Mapping[str, Any] | None = None,
         regex: str | None = None,
         variables: Mapping[str, Any] | None = None,
+        kv: Recipe | str | None = None,
+        marks: Marks | None = None,
     ) -> Output:
         """The whole answer; see `generate`."""
         text: list[str] = []
         tokens: list[Sampled] = []
-        async with aclosing(self.generate(prompt, sampling, schema=schema, regex=regex, variables=variables)) as pieces:
+        answer = self.generate(prompt, sampling, schema=schema, regex=regex, variables=variables, kv=kv, marks=marks)
+        async with aclosing(answer) as pieces:
             async for piece in pieces:
                 text.append(piece.text)
                 tokens += piece.tokens
@@ -297,9 +322,11 @@ class Engine:
     def read_ahead(self, prompt: Prompt) -> Future[Usage]:
         """Compute a prompt into the prefix cache while no request waits, so that one that begins alike starts at once.
 
-        The future is done when it is read; cancelling it takes it back. Raises InvalidRequestError and
-        RequestTooLargeError.
+        The future is done when it is read; cancelling it takes it back. Raises InvalidRequestError, for an engine with
+        a recipe too, since its requests share no beginnings, and RequestTooLargeError.
         """
+        if self.recipe is not None:
+            raise InvalidRequestError(f"nothing is read ahead with {self.recipe}: its requests share no beginnings")
         read: Future[Usage] = Future()
 
         def deliver(piece: Piece | Exception) -> None:
@@ -341,7 +368,10 @@ class Engine:
         regex: str | None = None,
         variables: Mapping[str, Any] | None = None,
         ahead: bool = False,
+        kv: Recipe | str | None = None,
+        marks: Marks | None = None,
     ) -> Request:
+        recipe = self.recipe if kv is None else as_recipe(kv)
         ids = self.encode(prompt, **(variables or {}))
         if not ids:
             raise InvalidRequestError("the prompt is empty: give at least one token")
@@ -350,7 +380,12 @@ class Engine:
                 f"the prompt has token {max(ids) if min(ids) >= 0 else min(ids)}, and the model knows 0 to "
                 f"{self.config.vocab_size - 1}: check that tokenizer.json is its own"
             )
+        allowance = None
         window = self.context_window
+        if recipe is not None:
+            allowance = Allowance(recipe, len(ids), self._scheduler.step_tokens)
+            window = self._window(allowance)
+            (marks or Marks()).check(len(ids))
         if len(ids) + (not ahead) > window:
             of_cache = "" if window == self.config.context_window else ", which is what the cache holds"
             raise RequestTooLargeError(
@@ -368,7 +403,29 @@ class Engine:
             end_tokens=self.tokenizer.eos_ids,
             matcher=None if grammar is None else grammar.start(),
             lookup=PromptLookup(_MOST_DRAFTS) if self._speculate and not ahead else None,
+            allowance=allowance,
+            marks=marks,
             ahead=ahead,
         )
-        self._scheduler.check_fits(request.longest)
+        self._scheduler.check_fits(request.most)
         return request
+
+    def _window(self, allowance: Allowance) -> int:
+        """Tokens of prompt and answer together, where the cache holds only a part of them. Raises RequestTooLargeError,
+        InvalidRequestError."""
+        recipe, trained = allowance.recipe, self.config.context_window
+        if recipe.positions == "original":
+            return trained
+        if self.config.rope.kind in {"dynamic", "longrope"}:
+            raise InvalidRequestError(
+                f"{recipe}: keys of this model are rotated by the text's length and cannot be moved: take "
+                "positions=original"
+            )
+        if recipe.when == "end":
+            return trained
+        held = allowance.capacity(0)
+        if held > trained:
+            raise RequestTooLargeError(
+                f"{recipe} holds up to {held:,} entries and the model's window is {trained:,}: keep fewer"
+            )
+        return _ENDLESS

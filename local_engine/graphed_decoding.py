@@ -36,7 +36,12 @@ class GraphedDecoder:
         self._decoder = decoder
         self._capture = capture
         """False runs padded passes without a graph, as a device without graphs must."""
-        self._captured: dict[tuple[int, int, int], _Captured] = {}
+        self._captured: dict[tuple[int, int, int, bool], _Captured] = {}
+
+    @property
+    def decoder(self) -> Decoder:
+        """The decoder itself."""
+        return self._decoder
 
     def hidden(self, batch: Batch) -> Tensor:
         """As `Decoder.hidden`."""
@@ -45,10 +50,12 @@ class GraphedDecoder:
     @torch.inference_mode()
     def forward(self, batch: Batch) -> Tensor:
         """As `Decoder.forward`. The logits of a replayed pass are overwritten by the next one."""
-        if batch.singles < len(batch.slots) or len(batch.logits_rows) < len(batch.slots):
+        alike = batch.singles == len(batch.slots) == len(batch.logits_rows)
+        if not alike or batch.observer is not None:
             return self._decoder.forward(batch)
         table = batch.tables.tables()
-        key = (_up(len(batch.slots), 1), _up(batch.longest_row, _SHORTEST_BOUND), table.data_ptr())
+        biased = batch.tables.pool.bias is not None
+        key = (_up(len(batch.slots), 1), _up(batch.longest_row, _SHORTEST_BOUND), table.data_ptr(), biased)
         captured = self._captured.get(key)
         if captured is None:
             self._forget(table.data_ptr())

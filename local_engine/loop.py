@@ -6,12 +6,13 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from lcdoc.local_engine.answering import absorb, draw, prepare
-from lcdoc.local_engine.batch import gather
+from lcdoc.local_engine.batch import Observer, gather
+from lcdoc.local_engine.compression.compressor import Compressor
 from lcdoc.local_engine.decoder import Decoder
 from lcdoc.local_engine.errors import EngineClosedError, EngineError
 from lcdoc.local_engine.graphed_decoding import GraphedDecoder
@@ -39,8 +40,11 @@ class Totals:
 class Loop:
     """Runs `scheduler`'s steps on `decoder` in a thread of its own. All methods may be called from any thread."""
 
-    def __init__(self, decoder: Decoder | GraphedDecoder, scheduler: Scheduler, device: torch.device) -> None:
+    def __init__(
+        self, decoder: Decoder | GraphedDecoder, scheduler: Scheduler, device: torch.device, compressor: Compressor
+    ) -> None:
         self._scheduler = scheduler
+        self._compressor = compressor
         self._device = device
         self._inbox: deque[Request] = deque()
         self._cancelled: deque[Request] = deque()
@@ -142,7 +146,8 @@ class Loop:
     def _step(self, decoder: Decoder | GraphedDecoder, works: list[Work]) -> None:
         self.totals.steps += 1
         prepare(works)
-        batch = gather([work.piece for work in works], self._scheduler.tables, self._device)
+        observer = self._observer(decoder, works)
+        batch = gather([work.piece for work in works], self._scheduler.tables, self._device, observer)
         if not any(work.piece.logits for work in works):
             decoder.hidden(batch)
             drawn = {}
@@ -159,6 +164,26 @@ class Loop:
                     self._end(work.request, Piece("", finish="length", usage=work.request.usage))
             else:
                 self._answer(work, tokens)
+            self._settle(decoder, work.request)
+
+    def _observer(self, decoder: Decoder | GraphedDecoder, works: list[Work]) -> Observer | None:
+        for work in works:
+            request = work.request
+            if request.allowance is not None and request.held is None:
+                request.held = self._compressor.begin(
+                    _plain(decoder), work.piece.slot, request.allowance, request.marks
+                )
+        return self._compressor.observer([work.request.held for work in works])
+
+    def _settle(self, decoder: Decoder | GraphedDecoder, request: Request) -> None:
+        if request.held is None or request.slot is None:
+            return
+        try:
+            with torch.inference_mode():
+                self._compressor.settle(_plain(decoder), request.held, request.tokens, request.computed)
+        except Exception as error:
+            logger.debug("a sequence could not be cut", exc_info=True)
+            self._fail(request, _as_engine_error(error))
 
     def _answer(self, work: Work, tokens: list[Sampled]) -> None:
         try:
@@ -175,14 +200,14 @@ class Loop:
             self._end(work.request, piece)
 
     def _end(self, request: Request, last: Piece) -> None:
+        totals, usage = self.totals, self._scheduler.usage(request)
         self._scheduler.finish(request)
-        totals, usage = self.totals, request.usage
         totals.prompt_tokens += usage.prompt
         totals.cached_tokens += usage.cached
         totals.output_tokens += usage.output
         totals.drafted_tokens += usage.drafted
         totals.accepted_tokens += usage.accepted
-        _deliver(request.deliver, last)
+        _deliver(request.deliver, replace(last, usage=usage))
 
     def _fail(self, request: Request, error: EngineError) -> None:
         self.totals.failed += 1
@@ -199,6 +224,10 @@ def _deliver(deliver: Callable[[Piece | Exception], None], what: Piece | Excepti
         logger.debug("a piece could not be delivered", exc_info=True)
         return False
     return True
+
+
+def _plain(decoder: Decoder | GraphedDecoder) -> Decoder:
+    return decoder.decoder if isinstance(decoder, GraphedDecoder) else decoder
 
 
 def _as_engine_error(error: Exception) -> EngineError:

@@ -43,16 +43,22 @@ class TritonOperations:
             q, k, v, cos, sin, batch.write[layer], pool.keys, pool.values, q_weight, k_weight, config.rms_norm_eps
         )
         table, rows, slots = batch.tables.tables()[:, layer], batch.device_rows[layer], batch.device_slots
+        biases = {} if pool.bias is None else {"bias_pages": pool.bias}
         out, single = torch.empty_like(q), batch.singles
         if single:
             paged_decode(
                 q[:single], pool.keys, pool.values, table, slots[:single], rows[:single], self._scale, window,
-                max_length=batch.longest_row, out=out[:single],
+                max_length=batch.longest_row, out=out[:single], **biases,
             )  # fmt: skip
         if single < len(batch.slots):
             paged_prefill(
                 q[single:], pool.keys, pool.values, table, slots[single:], batch.device_starts, rows[single:],
                 self._scale, window, max_query=int(batch.counts.max()), max_length=batch.longest_row,
-                out=out[single:],
+                out=out[single:], **biases,
             )  # fmt: skip
+        if batch.observer is not None:
+            before = each[:, :heads]
+            if q_weight is not None:
+                before = rms_norm(before.reshape(-1, config.head_dim), q_weight, config.rms_norm_eps).view_as(before)
+            batch.observer.attends(layer, before, q, batch)
         return out.view(tokens, heads * config.head_dim)

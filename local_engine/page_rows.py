@@ -47,6 +47,8 @@ class PageRows:
         """[S] whether all rows of a sequence have the same length."""
         self.whole = np.ones(sequences, np.bool_)
         """[S] whether every row still holds its first tokens with none left out, so that prefixes can be shared."""
+        self.biased = np.zeros(sequences, np.bool_)
+        """[S] whether the pool's biases count for a sequence."""
         self._room = np.zeros(sequences, np.int64)  # tokens until some row needs a page
         self._open = np.zeros(sequences, np.bool_)
         self._dirty = np.zeros(sequences, np.bool_)

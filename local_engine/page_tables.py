@@ -39,6 +39,7 @@ class PageTables(PageRows):
             raise EngineError(f"all {self.sequences} sequences of the cache are in use: free one first")
         self._open[slot] = True
         self.uniform[slot] = self.whole[slot] = True
+        self.biased[slot] = False
         return slot
 
     def free(self, slot: int) -> None:
@@ -66,6 +67,7 @@ class PageTables(PageRows):
         self.lengths[twin] = self.lengths[slot]
         self.counts[twin] = filled
         self.whole[twin] = self.whole[slot]
+        self.biased[twin] = self.biased[slot]
         self._changed(np.array([twin]))
         return twin
 

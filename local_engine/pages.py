@@ -64,6 +64,8 @@ class PagePool:
         self.keys = _zeros((pages, page_size, head_dim), dtype, self.device)
         self.values = _zeros((pages, page_size, head_dim), dtype, self.device)
         groups = -(-pages // _GROUP)
+        self.bias: Tensor | None = None
+        """float32 [pages, page_size]: what is added to each entry's attention logits; None while nobody needs it."""
         self._padded = np.zeros(groups * _GROUP, np.int32)
         self._padded[pages:] = 1  # never free
         self.refs: Pages = self._padded[:pages]
@@ -80,6 +82,18 @@ class PagePool:
     def page_bytes(self) -> int:
         """Bytes of one page, keys and values."""
         return 2 * self.page_size * self.head_dim * self.dtype.itemsize
+
+    @property
+    def stores(self) -> tuple[Tensor, ...]:
+        """What a page consists of, each [pages, page_size, ...]."""
+        return (self.keys, self.values) if self.bias is None else (self.keys, self.values, self.bias)
+
+    def with_bias(self) -> Tensor:
+        """`bias`, zeros where it was not there before."""
+        if self.bias is None:
+            with torch.inference_mode(False):  # passes of any mode write to it
+                self.bias = _zeros((self.pages, self.page_size), torch.float32, self.device)
+        return self.bias
 
     def take(self, count: int, run: int | None = None) -> Pages:
         """`count` free pages, now held once each.
@@ -151,7 +165,7 @@ class PagePool:
             return
         source_index = to_device(source.astype(np.int64), self.device)
         target_index = to_device(target.astype(np.int64), self.device)
-        for store in (self.keys, self.values):
+        for store in self.stores:
             store.index_copy_(0, target_index, store.index_select(0, source_index))
 
     def check_integrity(self) -> None:

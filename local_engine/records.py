@@ -38,3 +38,9 @@ class Stats:
     output_tokens: int
     drafted_tokens: int
     accepted_tokens: int
+    cuts: int = 0
+    """How often recipes cut a sequence."""
+    dropped_entries: int = 0
+    """Entries of single heads that they took away."""
+    cache_bytes: int = 0
+    """Of the pages in use."""

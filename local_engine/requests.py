@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lcdoc.local_engine.compression.allowance import Allowance
+from lcdoc.local_engine.compression.compressor import Held
+from lcdoc.local_engine.compression.marks import Marks
 from lcdoc.local_engine.constraints import Matcher
 from lcdoc.local_engine.detokenizer import Detokenizer
 from lcdoc.local_engine.prefix_cache import Match
@@ -19,13 +22,20 @@ Finish = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request. `cached` ones of the prompt came from the prefix cache; `accepted` drafts held."""
+    """Tokens of one request. `cached` ones of the prompt came from the prefix cache; `accepted` drafts held.
+
+    `kept` is how many entries a row of the cache held at the end, on average, and `cache_bytes` what its pages took;
+    `cuts` is how often a recipe cut it.
+    """
 
     prompt: int = 0
     cached: int = 0
     output: int = 0
     drafted: int = 0
     accepted: int = 0
+    kept: int = 0
+    cache_bytes: int = 0
+    cuts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,11 @@ class Request:
     end_tokens: frozenset[int] = frozenset()
     matcher: Matcher | None = None
     lookup: PromptLookup | None = None
+    allowance: Allowance | None = None
+    """Of entries in the cache; None: it keeps all."""
+    marks: Marks | None = None
+    held: Held | None = None
+    """While it runs with an allowance: what is known of its entries."""
     ahead: bool = False
     """Only to be read into the prefix cache, while nobody waits."""
     tokens: list[int] = field(default_factory=list)
@@ -89,6 +104,26 @@ class Request:
     def longest(self) -> int:
         """Tokens at most, prompt and answer."""
         return len(self.prompt) + (0 if self.ahead else self.sampling.max_tokens)
+
+    @property
+    def most(self) -> int:
+        """Entries of a row of the cache at most."""
+        return self.longest if self.allowance is None else self.allowance.most(self.longest)
+
+    @property
+    def place(self) -> int:
+        """The position that the next token is rotated to."""
+        return self.computed - (0 if self.held is None else self.held.shift)
+
+    @property
+    def governing(self) -> int:
+        """The length that its rotations go by."""
+        return len(self.prompt) if self.allowance is None else self.allowance.governing
+
+    @property
+    def drafts(self) -> bool:
+        """Whether tokens may be read that are then taken back: not where its queries are looked at."""
+        return self.allowance is None or not self.allowance.recipe.observes
 
     @property
     def usage(self) -> Usage:

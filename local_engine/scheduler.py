@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from lcdoc.local_engine.batch import Piece
 from lcdoc.local_engine.errors import RequestTooLargeError
 from lcdoc.local_engine.page_tables import PageTables
 from lcdoc.local_engine.prefix_cache import PrefixCache
-from lcdoc.local_engine.requests import Request
+from lcdoc.local_engine.requests import Request, Usage
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         """Queue a request behind those that came before it. Raises RequestTooLargeError."""
-        self.check_fits(request.longest)
+        self.check_fits(request.most)
         self.waiting.append(request)
 
     def drop(self, request: Request) -> None:
@@ -104,7 +104,7 @@ class Scheduler:
     def close(self) -> None:
         """Give the cache's memory back. Nothing can run afterwards."""
         pool = self.tables.pool
-        pool.keys, pool.values = pool.keys.new_empty(0), pool.values.new_empty(0)
+        pool.keys, pool.values, pool.bias = pool.keys.new_empty(0), pool.values.new_empty(0), None
 
     def computed(self, work: Work, accepted: int) -> None:
         """Note that a pass is done; of its drafts, the first `accepted` held and the others leave the cache."""
@@ -117,6 +117,18 @@ class Scheduler:
         if before < len(request.prompt) <= request.computed:
             # At once, not at its end: other requests about the same document wait for it now.
             self._remember(request)
+
+    def usage(self, request: Request) -> Usage:
+        """The request's figures, with what it holds of the cache now."""
+        if request.slot is None:
+            return request.usage
+        lengths = self.tables.lengths[request.slot]
+        return replace(
+            request.usage,
+            kept=round(float(lengths.mean())),
+            cache_bytes=int(self.tables.counts[request.slot].sum()) * self.tables.pool.page_bytes,
+            cuts=0 if request.held is None else request.held.cuts,
+        )
 
     def next_step(self) -> list[Work]:
         """What to compute next; empty when there is nothing to do.
@@ -138,7 +150,7 @@ class Scheduler:
         for request in decoding:
             work = self._decode(request)
             room = min(request.sampling.max_tokens - request.output - 1, drafts_left)
-            if room > 0:
+            if room > 0 and request.drafts:
                 try:
                     work = self._drafted(request, room)
                 except Exception:
@@ -149,7 +161,7 @@ class Scheduler:
 
     def _decode(self, request: Request, drafts: Sequence[int] = (), *, copied: bool = False) -> Work:
         tokens = (request.tokens[-1], *drafts)
-        piece = Piece(_slot(request), tokens, request.computed, len(request.prompt), logits=len(tokens))
+        piece = Piece(_slot(request), tokens, request.place, request.governing, logits=len(tokens))
         return Work(request, piece, tuple(drafts), copied)
 
     def _drafted(self, request: Request, room: int) -> Work:
@@ -193,20 +205,29 @@ class Scheduler:
         oldest, *others = reading
         others.sort(key=_unread)
         budget = max(budget, _SMALLEST_PIECE if not others else 2 * _SMALLEST_PIECE)
-        share = min(_unread(oldest), budget - budget // 2)
+        share = min(self._readable(oldest), budget - budget // 2)
         sizes: list[int] = []
         for request in others:
-            size = min(_unread(request), budget - share - sum(sizes))
-            if size < min(_unread(request), _SMALLEST_PIECE):
+            readable = self._readable(request)
+            size = min(readable, budget - share - sum(sizes))
+            if size < min(readable, _SMALLEST_PIECE):
                 break
             sizes.append(size)
-        share = min(_unread(oldest), budget - sum(sizes))
+        share = min(self._readable(oldest), budget - sum(sizes))
         for request, size in zip((oldest, *others), (share, *sizes), strict=False):
             last = size == _unread(request) and not request.ahead
             tokens = request.tokens[request.computed : request.computed + size]
             yield Work(
-                request, Piece(_slot(request), tokens, request.computed, len(request.prompt), logits=1 if last else 0)
+                request, Piece(_slot(request), tokens, request.place, request.governing, logits=1 if last else 0)
             )
+
+    def _readable(self, request: Request) -> int:
+        """Tokens that a piece may have, which is where the next cut may come."""
+        if request.allowance is None:
+            return _unread(request)
+        lengths = self.tables.lengths[_slot(request)]
+        held = -(-int(lengths.sum()) // lengths.size)
+        return request.allowance.readable(request.computed, len(request.tokens), held)
 
     def _admit(self) -> None:
         while self.waiting and len(self.running) < self.sequences:
@@ -232,12 +253,14 @@ class Scheduler:
     def _start(self, request: Request) -> bool:
         """Give a request its pages, as many of them from the prefix cache as it has; False where there are too few."""
         match = None
-        if self.prefixes is not None:
+        # Rows that are cut hold no prefix that another could share, nor do they go on from a shared one.
+        if self.prefixes is not None and request.allowance is None:
             match = self.prefixes.match(request.tokens)
             self.prefixes.lock(match)
         shared = 0 if match is None else match.tokens
         rows = self.tables.layers * self.tables.kv_heads
-        needed = self.tables.pages_for(len(request.tokens)) - self.tables.pages_for(shared)
+        first = self._first_room(request)
+        needed = self.tables.pages_for(first) - self.tables.pages_for(shared)
         # Each running request may want a page in every row soon; a start that takes those would be undone at once.
         margin = rows * len(self.running)
         short = needed + margin - self.tables.pool.free
@@ -248,17 +271,32 @@ class Scheduler:
         slot = self.tables.open()
         if match is not None and match.tokens:
             self.tables.adopt(slot, match.blocks, match.tokens)
-        self.tables.reserve(slot, len(request.tokens) - shared + self._growth(request, needed + margin))
+        self.tables.reserve(slot, first - shared + self._growth(request, needed + margin))
         request.slot, request.locked, request.computed = slot, match, shared
         if request.cached is None:
             request.cached = shared
         return True
 
+    def _first_room(self, request: Request) -> int:
+        """Entries of a row that pages are taken for when a request starts."""
+        if request.allowance is None:
+            return len(request.tokens)
+        # Where rows differ, each may end in a page of its own; a pool too small for that runs it alone.
+        most = request.allowance.most(len(request.tokens))
+        size = self.tables.pool.page_size
+        return most + size if self.tables.pages_for(most + size) <= self.tables.pool.pages else most
+
     def _growth(self, request: Request, needed: int) -> int:
         """Tokens of the answer to take pages for at once, so that a row stays in one run: all, if the pool is ample."""
+        if request.allowance is not None:
+            return 0
         more = request.longest - len(request.tokens)
         spare = self.tables.pool.free - needed
         return more if self.tables.pages_for(more + self.tables.pool.page_size) <= spare // 2 else 0
+
+    def make_room(self, pages: int) -> bool:
+        """Whether so many pages more are free, cached prefixes forgotten where they are needed."""
+        return self._evict(pages)
 
     def _evict(self, pages: int) -> bool:
         """Whether so many pages could be freed by forgetting cached prefixes."""
@@ -267,7 +305,7 @@ class Scheduler:
         return self.prefixes.evict(pages) >= pages
 
     def _remember(self, request: Request) -> None:
-        if self.prefixes is not None and request.slot is not None:
+        if self.prefixes is not None and request.slot is not None and request.allowance is None:
             self.prefixes.insert(request.tokens[: request.computed], request.slot)
 
     def _release(self, request: Request) -> None:
@@ -276,7 +314,7 @@ class Scheduler:
         self.tables.free(request.slot)
         if self.prefixes is not None and request.locked is not None:
             self.prefixes.unlock(request.locked)
-        request.slot = request.locked = None
+        request.slot = request.locked = request.held = None
 
 
 def _unread(request: Request) -> int:

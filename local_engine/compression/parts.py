@@ -41,6 +41,8 @@ class Needs:
     """The attention's input that the window's queries were made of."""
     whole_layer: bool = False
     """The score is one for all heads of a layer: rows of a layer cannot differ in length then."""
+    recent: float = 0.0
+    """The share of a row's budget that is protected as its last entries, where the recipe does not say how many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,59 @@
+"""How many entries a request with a recipe may hold: what admission counts, and when it is time to cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lcdoc.local_engine.compression.recipe import Recipe
+
+_MARGIN = 128
+"""Entries beyond the budget that decoding gathers before the next cut: a cut costs many steps' time."""
+_PROBE_WORDS = 64
+"""Tokens before a piece of the text that is repeated, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """Entries that a row holds on average, for a request of `prompt` tokens read in passes of at most `chunk`."""
+
+    recipe: Recipe
+    prompt: int
+    chunk: int
+
+    def budget(self, read: int) -> int:
+        """After a cut, when `read` tokens were read. While the prompt is read its whole length counts already."""
+        return self.recipe.amount.entries(max(read, self.prompt))
+
+    def capacity(self, read: int) -> int:
+        """At most, but for a prompt that is cut at its end."""
+        return self.budget(read) + self.chunk
+
+    @property
+    def margin(self) -> int:
+        """How far decoding goes beyond the budget."""
+        return min(_MARGIN, self.chunk)
+
+    def most(self, tokens: int) -> int:
+        """Entries of a row at most, when `tokens` tokens are read in all; probes included."""
+        most = self.capacity(tokens)
+        if self.recipe.when == "end":
+            most = max(most, self.prompt)
+        most = min(tokens, most)
+        needs = self.recipe.scorer.needs
+        if needs.probe is None:
+            return most
+        # A draft's cache is a cut copy beside the whole.
+        copied = self.budget(tokens) if needs.probe == "draft" else 0
+        return most + min(needs.window, most + _PROBE_WORDS) + copied
+
+    def readable(self, computed: int, tokens: int, held: int) -> int:
+        """How many of `tokens` tokens may be read next, of which `computed` are, where a row holds `held` entries."""
+        left = (self.prompt if computed < self.prompt else tokens) - computed
+        if computed < self.prompt and self.recipe.when == "end":
+            return left
+        return max(1, min(left, self.capacity(tokens) - held))
+
+    @property
+    def governing(self) -> int:
+        """The length that rotations go by: of the prompt, or of what stands for it in the cache."""
+        return min(self.prompt, self.capacity(0)) if self.recipe.positions == "compact" else self.prompt
