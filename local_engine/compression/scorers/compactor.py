@@ -8,6 +8,7 @@ rotation, since their content is meant, and sketched to few dimensions first.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -84,7 +85,7 @@ class Compactor:
         """float32 [D, k], normal with variance 1 / k: the same for all cuts, as long as a layer's keys."""
         generator = torch.Generator().manual_seed(self.seed + heads.model.layer)
         drawn = torch.randn(heads.keys.shape[-1], self.sketch, generator=generator)
-        return (drawn * self.sketch**-0.5).to(heads.keys.device)
+        return (drawn / math.sqrt(self.sketch)).to(heads.keys.device)
 
 
 def chunk_attention(queries: Tensor, keys: Tensor, scale: float, chunk: int) -> Tensor:
