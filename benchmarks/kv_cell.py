@@ -63,14 +63,14 @@ class Lcdoc:
     ) -> tuple[list[str], int]:
         snapshot = self._engine.prefill(context, kv=_recipe(method, share, when))
         answers = [self._complete(ask, prefix=snapshot)[0] for ask in asks]
-        return answers, snapshot.bytes
+        return answers, snapshot.cache_bytes
 
     def aware(self, context: str, ask: str, method: str, share: float, when: str) -> tuple[str, int]:
         return self._complete(context + ask, kv=_recipe(method, share, when))
 
     def _complete(self, prompt: str, **options: Any) -> tuple[str, int]:
         output = asyncio.run(self._engine.complete(prompt, self._sampling, **options))
-        return output.text, output.usage.kv_bytes
+        return output.text, output.usage.cache_bytes
 
 
 def _recipe(method: str, share: float, when: str) -> str:

@@ -83,9 +83,11 @@ class Board:
             self._answers[answer.method, answer.setting].append(answer)
 
     def methods(self, protocol: str, when: str) -> list[str]:
-        """Those measured so, the best first: by their mean over all shares that all of them were measured at."""
+        """Those measured so at less than everything, the best first: by their mean over all shares that all of them were measured at."""
         shares = self.shares(protocol, when)
-        found = {method for method, one in self._answers if (one.protocol, one.when) == (protocol, when)}
+        found = {
+            method for method, one in self._answers if (one.protocol, one.when) == (protocol, when) and one.share < 1
+        }
 
         def quality(method: str) -> float:
             means = [self.accuracy(method, Setting(protocol, when, share)) for share in shares]

@@ -71,9 +71,10 @@ class Sentences:
         for text in texts:
             found = [" ".join(one.translate(_PLAIN).split()) for one in _SENTENCE.split(text)]
             kept = [one for one in found if one and one.isascii() and not _NAMES.search(one) and len(one) < 400]
-            for start in range(0, len(kept), _BLOCK):
-                if ((start // _BLOCK) % _TESTED == _TESTED - 1) == testing or len(kept) < 2 * _BLOCK:
-                    self.all += kept[start : start + _BLOCK]
+            size = max(1, min(_BLOCK, -(-len(kept) // _TESTED)))
+            for start in range(0, len(kept), size):
+                if ((start // size) % _TESTED == _TESTED - 1) == testing:
+                    self.all += kept[start : start + size]
         self.copied = [one for one in self.all if _COPIED[0] <= len(one.split()) <= _COPIED[1]]
         if not self.copied:
             raise ValueError("the text has no sentence of 8 to 24 words: name a folder of books")
