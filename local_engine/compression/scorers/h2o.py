@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lcdoc.local_engine.compression.parts import Heads, Needs
+from lcdoc.local_engine.errors import InvalidRequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +22,16 @@ class HeavyHitters:
     mean: bool = False
     """Divide by the number of queries that could see an entry. The paper's sum favours early entries, which were seen
     more often."""
+    recent: float = 0.5
+    """The share of the budget that goes to the last entries, which had no time yet to gather any mass."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.recent <= 1:
+            raise InvalidRequestError(f"h2o keeps a share of {self.recent} as recent: set recent from 0 to 1")
 
     @property
     def needs(self) -> Needs:
-        return Needs(mass=True)
+        return Needs(mass=True, recent=self.recent)
 
     def score(self, heads: Heads) -> Tensor:
         mass = heads.state["mass"]

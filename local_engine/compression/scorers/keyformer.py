@@ -33,6 +33,8 @@ class Keyformer:
     """Queries looked at in each cut: the last so many."""
     heating: float = 0.01
     hottest: float = 2.0
+    recent: float = 0.3
+    """The share of the budget that goes to the last entries."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -43,10 +45,12 @@ class Keyformer:
                 f"keyformer's temperature rises from 1 by {self.heating} to {self.hottest}: "
                 "set heating to 0 or more and hottest to 1 or more"
             )
+        if not 0 <= self.recent <= 1:
+            raise InvalidRequestError(f"keyformer keeps a share of {self.recent} as recent: set recent from 0 to 1")
 
     @property
     def needs(self) -> Needs:
-        return Needs(window=self.window)
+        return Needs(window=self.window, recent=self.recent)
 
     def score(self, heads: Heads) -> Tensor:
         queries, query_positions = window_queries(heads, self.window)

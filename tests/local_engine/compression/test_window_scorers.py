@@ -145,10 +145,12 @@ def test_tova_is_the_last_query_of_all_heads(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_chunkkv_is_the_mean_over_a_chunk_of_the_text_and_all_heads(shape):
+@pytest.mark.parametrize("gaps", [True, False])
+def test_chunkkv_is_the_mean_over_a_chunk_of_the_text_and_all_heads(shape, gaps):
     heads = made(shape)
+    n = heads.keys.shape[1]
     # A scorer of whole layers sees one set of positions.
-    same = heads.positions[:1].expand_as(heads.positions).contiguous()
+    same = (heads.positions[:1] if gaps else torch.arange(3 * n + 1, 4 * n + 1)).expand_as(heads.positions).contiguous()
     heads = replace(heads, positions=same, rotated_at=same)
     scores = snapkv_by_hand(heads, 4, 3, "avg")
     positions, first = same[0].tolist(), heads.query_positions[-4:].tolist()[0]
@@ -194,6 +196,11 @@ def test_keyformer_adds_up_softmaxes_with_noise_that_cool_from_cut_to_cut(shape)
         attention = torch.tensor(attention_of(heads, noise=noise, temperature=temperature), dtype=torch.float64)
         expected += attention[:, :, -6:].sum(2).mean(1)
         close(part.score(heads), expected)
+
+
+def test_what_had_no_time_to_gather_attention_has_a_share_of_its_own():
+    assert HeavyHitters().needs.recent == 0.5
+    assert Keyformer(recent=0.2).needs.recent == 0.2
 
 
 def test_gumbel_noise_goes_where_its_entry_goes():
@@ -255,6 +262,8 @@ def test_keyformer_takes_what_its_state_carries():
         lambda: Keyformer(window=0),
         lambda: Keyformer(heating=-1),
         lambda: Keyformer(hottest=0.5),
+        lambda: Keyformer(recent=1.5),
+        lambda: HeavyHitters(recent=-0.5),
     ],
 )
 def test_options_that_mean_nothing_are_refused(make):
