@@ -4,7 +4,7 @@
 
 ENGINE is lcdoc or kvpress and has to be importable: for kvpress this file is run by another interpreter, so it imports
 nothing of lcdoc unless that is what is measured. QUESTIONS is a file of JSON lines, each with an `id`, a `context` and
-`asks`, what follows the context. Both engines get the same texts and answer greedily.
+`asks`, what follows the context, as token ids. Both engines get the same tokens and answer greedily.
 
 - agnostic: the context alone is read and compressed, then each question is asked of what was kept;
 - aware: context and question are read together, once for each question, and compressed together.
@@ -27,6 +27,7 @@ from typing import Any, Protocol
 FULL = "full"
 MOST_TOKENS = 64
 AGNOSTIC, AWARE = "agnostic", "aware"
+Tokens = list[int]
 
 
 class Subject(Protocol):
@@ -35,12 +36,12 @@ class Subject(Protocol):
     version: str
 
     def agnostic(
-        self, context: str, asks: Sequence[str], method: str, share: float, when: str
+        self, context: Tokens, asks: Sequence[Tokens], method: str, share: float, when: str
     ) -> tuple[list[str], int]:
         """Answers, and the bytes of the cache that is held when the context is read."""
         ...
 
-    def aware(self, context: str, ask: str, method: str, share: float, when: str) -> tuple[str, int]:
+    def aware(self, context: Tokens, ask: Tokens, method: str, share: float, when: str) -> tuple[str, int]:
         """The answer, and the bytes of the cache that is held when the prompt is read."""
         ...
 
@@ -59,16 +60,16 @@ class Lcdoc:
         self._sampling = local_engine.Sampling(max_tokens=MOST_TOKENS, temperature=0)
 
     def agnostic(
-        self, context: str, asks: Sequence[str], method: str, share: float, when: str
+        self, context: Tokens, asks: Sequence[Tokens], method: str, share: float, when: str
     ) -> tuple[list[str], int]:
         snapshot = self._engine.prefill(context, kv=_recipe(method, share, when))
         answers = [self._complete(ask, prefix=snapshot)[0] for ask in asks]
         return answers, snapshot.cache_bytes
 
-    def aware(self, context: str, ask: str, method: str, share: float, when: str) -> tuple[str, int]:
+    def aware(self, context: Tokens, ask: Tokens, method: str, share: float, when: str) -> tuple[str, int]:
         return self._complete(context + ask, kv=_recipe(method, share, when))
 
-    def _complete(self, prompt: str, **options: Any) -> tuple[str, int]:
+    def _complete(self, prompt: Tokens, **options: Any) -> tuple[str, int]:
         output = asyncio.run(self._engine.complete(prompt, self._sampling, **options))
         return output.text, output.usage.cache_bytes
 
@@ -122,23 +123,23 @@ class Kvpress:
         self._presses = _presses()
 
     def agnostic(
-        self, context: str, asks: Sequence[str], method: str, share: float, when: str
+        self, context: Tokens, asks: Sequence[Tokens], method: str, share: float, when: str
     ) -> tuple[list[str], int]:
-        model, ids = self._model(method), self._ids(context)
+        model, ids = self._model(method), self._torch.tensor([context])
         cache, _ = self._read(model, ids, method, share, when)
         held = self._bytes(cache)
         lengths = [layer.keys.shape[2] for layer in cache.layers]
         answers = []
         for ask in asks:
-            asked = self._ids(ask)
+            asked = self._torch.tensor([ask])
             given = self._run(model, asked, cache, ids.shape[1])
             answers.append(self._decode(model, given, cache, ids.shape[1] + asked.shape[1]))
             for layer, length in zip(cache.layers, lengths, strict=True):
                 layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
         return answers, held
 
-    def aware(self, context: str, ask: str, method: str, share: float, when: str) -> tuple[str, int]:
-        model, ids = self._model(method), self._ids(context + ask)
+    def aware(self, context: Tokens, ask: Tokens, method: str, share: float, when: str) -> tuple[str, int]:
+        model, ids = self._model(method), self._torch.tensor([context + ask])
         cache, given = self._read(model, ids, method, share, when)
         held = self._bytes(cache)
         return self._decode(model, given, cache, ids.shape[1]), held
@@ -152,9 +153,6 @@ class Kvpress:
                 self._folder, dtype=self._dtype, attn_implementation=attention
             ).eval()
         return self._models[attention]
-
-    def _ids(self, text: str) -> Any:
-        return self._tokenizer.encode(text, return_tensors="pt", add_special_tokens=False)
 
     def _read(self, model: Any, ids: Any, method: str, share: float, when: str) -> tuple[Any, int]:
         if when != "end" and method != FULL:

@@ -83,7 +83,7 @@ class Board:
             self._answers[answer.method, answer.setting].append(answer)
 
     def methods(self, protocol: str, when: str) -> list[str]:
-        """Those measured so at less than everything, the best first: by their mean over all shares that all of them were measured at."""
+        """Those that keep less than everything, the best first: by their mean over all shares, 0 where not measured."""
         shares = self.shares(protocol, when)
         found = {
             method for method, one in self._answers if (one.protocol, one.when) == (protocol, when) and one.share < 1

@@ -25,9 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from lcdoc.benchmarks.kv_cell import AGNOSTIC, AWARE, FULL
 from lcdoc.benchmarks.kv_leaderboard import Answer, Board, Setting, markdown, plot
 from lcdoc.benchmarks.probe_tasks import BEGIN, END, TASKS, Case, Question, Sentences, Tasks, natural_text
+from lcdoc.benchmarks.train_probe import encoded
 
 CELL = Path(__file__).with_name("kv_cell.py")
 SHARES = "0.5,0.25,0.125,0.06,0.03"
@@ -82,9 +85,10 @@ def made_cases(sentences: Sentences, *, tokens: int, count: int, seeds: int) -> 
             yield f"{seed}-{index}", tasks.case(round(tokens * WORDS_PER_TOKEN) - 50, FACTS)
 
 
-def line_of(name: str, case: Case) -> dict[str, Any]:
+def line_of(name: str, case: Case, tokenizer: Tokenizer) -> dict[str, Any]:
     """What an engine is given of a case."""
-    return {"id": name, "context": f"{BEGIN}{case.text}", "asks": [one.text for one in case.questions]}
+    asks = [encoded(tokenizer, one.text) for one in case.questions]
+    return {"id": name, "context": encoded(tokenizer, f"{BEGIN}{case.text}"), "asks": asks}
 
 
 def measured(run: Run, arguments: Sequence[str], out: Path, *, threads: int) -> str:
@@ -212,8 +216,9 @@ def main() -> int:
     answers.mkdir(parents=True, exist_ok=True)
     sentences = Sentences(natural_text(arguments.text), testing=True)
     cases = dict(made_cases(sentences, tokens=arguments.tokens, count=arguments.contexts, seeds=arguments.seeds))
+    tokenizer = Tokenizer.from_file(str(arguments.model / "tokenizer.json"))
     asked = answers / "questions.jsonl"
-    text = "".join(json.dumps(line_of(name, case)) + "\n" for name, case in cases.items())
+    text = "".join(json.dumps(line_of(name, case, tokenizer)) + "\n" for name, case in cases.items())
     if asked.exists() and asked.read_text(encoding="utf-8") != text:
         raise SystemExit(f"{asked} has other questions: name another folder than {out}")
     asked.write_text(text, encoding="utf-8")
