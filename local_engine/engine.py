@@ -171,7 +171,12 @@ class Engine:
 
     @property
     def context_window(self) -> int:
-        """Tokens of prompt and answer together: the model's, or what the cache holds where that is less."""
+        """Tokens of prompt and answer together: the model's, or what the cache holds where that is less.
+
+        With a recipe the cache need not hold all of them.
+        """
+        if self.recipe is not None:
+            return self._window(Allowance(self.recipe, 1, self._scheduler.step_tokens))
         tables = self._scheduler.tables
         fits = tables.pool.pages // (tables.layers * tables.kv_heads) * tables.pool.page_size
         return min(self.config.context_window, fits)

@@ -46,6 +46,8 @@ class Held:
     marks: Marks
     entries: Entries
     sightings: Sightings
+    tokens: Tensor
+    """int64: those that were read up to the last cut"""
     prompt_done: bool = False
     cuts: int = 0
     dropped: int = 0
@@ -82,6 +84,8 @@ class _Look:
     """[L][H]"""
     protected: Tensor
     budget: int
+    surprise: Tensor
+    """float32 [read], or empty"""
 
     def groups(self, layer: int) -> Iterator[_Group]:
         """Heads that are looked at together, which is all of a layer where they are equally long."""
@@ -116,7 +120,8 @@ class Compressor:
         entries = Entries(tables.layers, tables.kv_heads, tables.pool.device)
         recipe = allowance.recipe
         seen = Sightings(decoder.config, recipe.needs, entries, skipped=recipe.sinks)
-        return Held(slot, allowance, marks or Marks(), entries, seen)
+        none = torch.zeros(0, dtype=torch.int64, device=tables.pool.device)
+        return Held(slot, allowance, marks or Marks(), entries, seen, none)
 
     @staticmethod
     def observer(helds: Sequence[Held | None]) -> Observer | None:
@@ -191,8 +196,10 @@ class Compressor:
         sinks, recent = held.allowance.recipe.protects(budget)
         positions = layout.positions
         protected = (positions < sinks) | (positions >= len(tokens) - recent) | held.marks.kept(positions)
-        ids = torch.tensor(tokens, dtype=torch.int64, device=positions.device)
-        return _Look(held, ids, layout, lengths.tolist(), protected & layout.valid, budget)
+        late = torch.tensor(tokens[len(held.tokens) :], dtype=torch.int64, device=positions.device)
+        held.tokens = torch.cat((held.tokens, late))
+        surprise = torch.tensor(held.sightings.surprise, device=positions.device)
+        return _Look(held, held.tokens, layout, lengths.tolist(), protected & layout.valid, budget, surprise)
 
     def _in_window(self, decoder: Decoder, look: _Look) -> Tensor:
         """bool [L, 1, n]: what a sliding window still shows. Behind it nothing is ever seen again."""
@@ -310,7 +317,7 @@ class Compressor:
         if needs.mass:
             state["seen"] = (len(look.tokens) - positions).float()
         if needs.surprise:
-            state["surprise"] = torch.tensor(held.sightings.surprise, device=positions.device)[positions]
+            state["surprise"] = look.surprise[positions]
         bias = read_bias(tables, held.slot, where)
         if bias is not None:
             state[BIAS] = bias
