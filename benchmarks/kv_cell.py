@@ -9,7 +9,7 @@ nothing of lcdoc unless that is what is measured. QUESTIONS is a file of JSON li
 - agnostic: the context alone is read and compressed, then each question is asked of what was kept;
 - aware: context and question are read together, once for each question, and compressed together.
 
-METHOD is a recipe of lcdoc's without its amount, or `full`; of kvpress, one of `PRESSES`. What an engine cannot do is
+METHOD is a recipe of lcdoc's without its amount, or `full`; of kvpress, one of `presses`. What an engine cannot do is
 written down with the error it gave, and counts as wrong.
 """
 
@@ -78,7 +78,7 @@ def _recipe(method: str, share: float, when: str) -> str:
     return FULL if method == FULL else f"{method}+when={when}@{share}"
 
 
-def _presses() -> dict[str, Callable[[float], Any]]:
+def presses() -> dict[str, Callable[[float], Any]]:
     """kvpress's methods, by the recipe of lcdoc's they stand beside. Their ratio is the share that is evicted."""
     import kvpress as k
 
@@ -120,7 +120,7 @@ class Kvpress:
         self._models: dict[str, Any] = {}
         self._end = self._tokenizer.eos_token_id
         self.version = f"kvpress on transformers {transformers.__version__}"
-        self._presses = _presses()
+        self._presses = presses()
 
     def agnostic(
         self, context: Tokens, asks: Sequence[Tokens], method: str, share: float, when: str
