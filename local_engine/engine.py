@@ -28,6 +28,7 @@ from lcdoc.local_engine.assembly import SEQUENCES, STEP_TOKENS, KVConfig, cache_
 from lcdoc.local_engine.compression.allowance import Allowance
 from lcdoc.local_engine.compression.compressor import Compressor
 from lcdoc.local_engine.compression.marks import Marks
+from lcdoc.local_engine.compression.positions import Capped, SelfExtend
 from lcdoc.local_engine.compression.recipe import Recipe, as_recipe
 from lcdoc.local_engine.config import ModelConfig, read_config
 from lcdoc.local_engine.constraints import Grammar, Grammars
@@ -388,7 +389,7 @@ class Engine:
         allowance = None
         window = self.context_window
         if recipe is not None:
-            allowance = Allowance(recipe, len(ids), self._scheduler.step_tokens)
+            allowance = Allowance(recipe, len(ids), self._scheduler.step_tokens, self.config.context_window)
             window = self._window(allowance)
             (marks or Marks()).check(len(ids))
         if len(ids) + (not ahead) > window:
@@ -419,7 +420,7 @@ class Engine:
         """Tokens of prompt and answer together, where the cache holds only a part of them. Raises RequestTooLargeError,
         InvalidRequestError."""
         recipe, trained = allowance.recipe, self.config.context_window
-        if recipe.positions == "original":
+        if not recipe.moves:
             return trained
         if self.config.rope.kind in {"dynamic", "longrope"}:
             raise InvalidRequestError(
@@ -428,9 +429,14 @@ class Engine:
             )
         if recipe.when == "end":
             return trained
-        held = allowance.capacity(0)
-        if held > trained:
+        room = trained - allowance.chunk
+        if isinstance(recipe.scheme, SelfExtend):
+            group, neighbours = recipe.scheme.group, recipe.scheme.neighbours
+            return max(0, room - neighbours + neighbours // group) * group
+        held = recipe.scheme.reach if isinstance(recipe.scheme, Capped) else allowance.budget(0)
+        if held > room:
             raise RequestTooLargeError(
-                f"{recipe} holds up to {held:,} entries and the model's window is {trained:,}: keep fewer"
+                f"{recipe} holds entries up to {held:,} tokens away, and the model's window of {trained:,} leaves "
+                f"{room:,} beside a chunk: keep fewer, or set reach"
             )
         return _ENDLESS

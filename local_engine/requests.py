@@ -116,11 +116,6 @@ class Request:
         return self.computed - (0 if self.held is None else self.held.shift)
 
     @property
-    def governing(self) -> int:
-        """The length that its rotations go by."""
-        return len(self.prompt) if self.allowance is None else self.allowance.governing
-
-    @property
     def drafts(self) -> bool:
         """Whether tokens may be read that are then taken back: not where its queries are looked at."""
         return self.allowance is None or not self.allowance.recipe.observes

@@ -161,7 +161,7 @@ class Scheduler:
 
     def _decode(self, request: Request, drafts: Sequence[int] = (), *, copied: bool = False) -> Work:
         tokens = (request.tokens[-1], *drafts)
-        piece = Piece(_slot(request), tokens, request.place, request.governing, logits=len(tokens))
+        piece = Piece(_slot(request), tokens, request.place, len(request.prompt), logits=len(tokens))
         return Work(request, piece, tuple(drafts), copied)
 
     def _drafted(self, request: Request, room: int) -> Work:
@@ -218,7 +218,7 @@ class Scheduler:
             last = size == _unread(request) and not request.ahead
             tokens = request.tokens[request.computed : request.computed + size]
             yield Work(
-                request, Piece(_slot(request), tokens, request.place, request.governing, logits=1 if last else 0)
+                request, Piece(_slot(request), tokens, request.place, len(request.prompt), logits=1 if last else 0)
             )
 
     def _readable(self, request: Request) -> int:

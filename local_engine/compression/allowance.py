@@ -19,6 +19,8 @@ class Allowance:
     recipe: Recipe
     prompt: int
     chunk: int
+    window: int = 1 << 40
+    """Positions that the model was trained for: where entries are placed anew, no token stands beyond."""
 
     def budget(self, read: int) -> int:
         """After a cut, when `read` tokens were read. While the prompt is read its whole length counts already."""
@@ -51,9 +53,8 @@ class Allowance:
         left = (self.prompt if computed < self.prompt else tokens) - computed
         if computed < self.prompt and self.recipe.when == "end":
             return left
-        return max(1, min(left, self.capacity(tokens) - held))
+        return max(1, min(left, self.chunk, self.capacity(tokens) - held))
 
-    @property
-    def governing(self) -> int:
-        """The length that rotations go by: of the prompt, or of what stands for it in the cache."""
-        return min(self.prompt, self.capacity(0)) if self.recipe.positions == "compact" else self.prompt
+    def leaves_window(self, place: int, tokens: int) -> bool:
+        """Whether so many more tokens, the first of them at `place`, would stand beyond the window."""
+        return self.recipe.moves and place + min(tokens, self.chunk) > self.window

@@ -23,6 +23,7 @@ from lcdoc.local_engine.compression.layers import layer_model
 from lcdoc.local_engine.compression.marks import Marks
 from lcdoc.local_engine.compression.observation import MASS, Sightings, Watch
 from lcdoc.local_engine.compression.parts import Heads, Moments, Scores
+from lcdoc.local_engine.compression.positions import rerotated
 from lcdoc.local_engine.compression.probes import Probed, Prober
 from lcdoc.local_engine.compression.rows import places, read_bias, read_rows, write_rows
 from lcdoc.local_engine.compression.scorers.snapkv import SnapKV
@@ -150,9 +151,12 @@ class Compressor:
 
     def _due(self, held: Held, tokens: int, computed: int) -> bool:
         allowance, rows = held.allowance, self.rows(held.slot)
+        if computed < allowance.prompt and allowance.recipe.when == "end":
+            return False
+        if allowance.leaves_window(held.entries.base + held.entries.new, max(1, tokens - computed)):
+            held.prompt_done |= computed >= allowance.prompt
+            return True
         if computed < allowance.prompt:
-            if allowance.recipe.when == "end":
-                return False
             return rows + min(tokens - computed, allowance.chunk) > allowance.capacity(tokens)
         if not held.prompt_done:
             held.prompt_done = True
@@ -164,9 +168,27 @@ class Compressor:
     def _cut(self, decoder: Decoder, held: Held, tokens: Sequence[int], budget: int) -> None:
         recipe, tables = held.allowance.recipe, self._tables
         look = self._look(decoder, held, tokens, budget)
+        valid = look.layout.valid & self._in_window(decoder, look)
+        if self.rows(held.slot) > budget:
+            valid = self._chosen(decoder, look, valid, tokens)
+        before = int(tables.lengths[held.slot].sum())
+        tables.compact(held.slot, valid)
+        stood = held.entries.cut(valid, recipe.scheme)
+        if recipe.moves:
+            self._turn(decoder, held, stood)
+        held.sightings.forget()
+        held.cuts += 1
+        dropped = before - int(tables.lengths[held.slot].sum())
+        held.dropped += dropped
+        self.cuts += 1
+        self.dropped += dropped
+
+    def _chosen(self, decoder: Decoder, look: _Look, valid: Tensor, tokens: Sequence[int]) -> Tensor:
+        """bool [L, H, n]: which of the `valid` entries are kept; the others are merged into them by the reducer."""
+        held, budget = look.held, look.budget
+        recipe = held.allowance.recipe
         probed = self._probe(decoder, look, tokens)
         values = self._scored(decoder, look, probed)
-        valid = look.layout.valid & self._in_window(decoder, look)
         values = values.float().masked_fill(~valid, -torch.inf)
         protected = look.protected & valid
         _, recent = recipe.protects(budget)
@@ -176,17 +198,7 @@ class Compressor:
             raise EngineError(f"{recipe.chosen_budget.name} dropped what is protected: take another budget")
         if not recipe.drops:
             self._reduce(decoder, look, keep, values, probed)
-        before = int(tables.lengths[held.slot].sum())
-        tables.compact(held.slot, keep)
-        stood = held.entries.cut(keep, compact=recipe.positions == "compact")
-        if recipe.positions == "compact":
-            self._turn(decoder, held, stood)
-        held.sightings.forget()
-        held.cuts += 1
-        dropped = before - int(tables.lengths[held.slot].sum())
-        held.dropped += dropped
-        self.cuts += 1
-        self.dropped += dropped
+        return keep
 
     def _look(self, decoder: Decoder, held: Held, tokens: Sequence[int], budget: int) -> _Look:
         lengths = self._tables.lengths[held.slot]
@@ -303,9 +315,10 @@ class Compressor:
                 row = slice(head, head + 1)
                 where = places(tables, held.slot, layer, row, length)
                 keys, _ = read_rows(tables, where)
-                by = held.entries.stands[layer, row, :length] - stood[layer, row, :length]
-                rotate = layer_model(decoder, layer, held.allowance.governing, row).rotate
-                write_rows(tables.pool.keys, where, rotate(keys, by), torch.ones_like(by, dtype=torch.bool))
+                old, new = stood[layer, row, :length], held.entries.stands[layer, row, :length]
+                model = layer_model(decoder, layer, held.allowance.prompt, row)
+                moved = rerotated(model, keys, old, new)
+                write_rows(tables.pool.keys, where, moved, torch.ones_like(new, dtype=torch.bool))
 
     def _heads(self, decoder: Decoder, look: _Look, group: _Group, sightings: Sightings) -> Heads:
         held, tables = look.held, self._tables
@@ -323,7 +336,7 @@ class Compressor:
             state[BIAS] = bias
         queries = sightings.queries(group.layer)
         return Heads(
-            model=layer_model(decoder, group.layer, held.allowance.governing, group.heads),
+            model=layer_model(decoder, group.layer, held.allowance.prompt, group.heads),
             keys=keys,
             values=values,
             positions=positions,

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lcdoc.local_engine.compression.positions import Positions
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -87,12 +89,9 @@ class Entries:
         self._figures[name] = known
         return known[..., :length]
 
-    def cut(self, keep: Tensor, *, compact: bool) -> Tensor:
-        """Keep the entries that `keep` (bool [L, H, n]) names; returns int64 [L, H, m], what each key was rotated to.
-
-        With `compact` the kept keys of a row stand one behind the other, and the last ones of all rows at the same
-        place, so that a new query is as far from them in every row.
-        """
+    def cut(self, keep: Tensor, scheme: Positions) -> Tensor:
+        """Keep the entries that `keep` (bool [L, H, n]) names, and place them; returns int64 [L, H, m], what each kept
+        key was rotated to before."""
         layout = self.layout()
         keep = keep & layout.valid
         layer, head, place = keep.nonzero(as_tuple=True)
@@ -108,13 +107,11 @@ class Entries:
         positions, stood = moved(layout.positions), moved(layout.stands)
         for name in self.figures:
             self._figures[name] = moved(self.figure(name))
-        next_place = self.base + self.new
         self.first = self.read
         self._positions, self._kept = positions, kept
-        self._stands, self.base = stood, next_place
-        if compact:
-            self._stands = torch.arange(most, device=kept.device) + (most - kept)[..., None]
-            self.base = most
+        valid = torch.arange(most, device=kept.device) < kept[..., None]
+        placed = scheme.place(positions, valid, self.read)
+        self._stands, self.base = placed.places, placed.next
         return stood
 
     @property

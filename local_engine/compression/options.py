@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields
 from functools import lru_cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from lcdoc.local_engine.compression.parts import Part, names
+from lcdoc.local_engine.compression.parts import names
 from lcdoc.local_engine.errors import InvalidRequestError
 
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -53,7 +53,7 @@ def read_value(text: str, kind: Any, what: str) -> Any:
     return text
 
 
-def written(part: Part) -> str:
+def written(part: object) -> str:
     """The options of a part that are not as by default, as a recipe has them."""
     said = []
     for field in fields(part):  # type: ignore[arg-type]

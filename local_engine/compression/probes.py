@@ -85,7 +85,7 @@ class Prober:
             chunk = held.allowance.chunk
             for first in range(0, len(probe), chunk):
                 part = probe[first : first + chunk]
-                piece = Piece(slot, part, at + first, held.allowance.governing, logits=0)
+                piece = Piece(slot, part, at + first, held.allowance.prompt, logits=0)
                 self._decoder.hidden(self._gather(piece, seen))
         return Probed(seen, repeated)
 
@@ -96,7 +96,7 @@ class Prober:
             self._cut_fork(slot)
             at, token = held.entries.base + held.entries.new, tokens[-1]
             for step in range(needs.window):
-                piece = Piece(slot, (token,), at + step, held.allowance.governing, logits=1)
+                piece = Piece(slot, (token,), at + step, held.allowance.prompt, logits=1)
                 token = int(self._decoder.forward(self._gather(piece, seen))[-1].argmax())
         return Probed(seen, (0, 0))
 

@@ -4,10 +4,12 @@
     keydiff@2048tok                          keep 2,048 entries a row
     snapkv:window=64,kernel=5+ada:alpha=0.2+kvmerger@0.25
     window+sinks=16+when=during+positions=compact@4096tok
+    knorm+positions=self-extend:group=8,neighbours=512@0.25
     kvzip+ratio=0.25, or kvzip:ratio=0.25    the amount, written as an option
 
 A recipe is items joined by `+`, and the amount behind an `@`. An item is a part (`registry.py` lists them) with its
-options behind a colon, `name:option=value,option=value`, or an option of the recipe itself, `option=value`. There is
+options behind a colon, `name:option=value,option=value`, or an option of the recipe itself, `option=value`: sinks,
+recent, when (during, end), positions (original, compact, self-extend, capped), and ratio or tokens. There is
 one scorer, at most one budget (else `uniform`) and at most one reducer (else `drop`), in any order. A part whose name
 ends in a plus keeps it: `kvzip+@0.25`, `kvzip++ada@0.25`.
 """
@@ -22,16 +24,22 @@ from typing import Any, Final, Literal, Self, cast, get_args
 
 from lcdoc.local_engine.compression.options import option_values, read_value, written
 from lcdoc.local_engine.compression.parts import Budget, Needs, Part, Probe, Reducer, Scorer, names
+from lcdoc.local_engine.compression.positions import Capped, Compact, Original, Positions, SelfExtend
 from lcdoc.local_engine.compression.registry import Kind, kind_of, part_class
 from lcdoc.local_engine.compression.scorers.snapkv import SnapKV
 from lcdoc.local_engine.errors import InvalidRequestError
 
 When = Literal["during", "end"]
-Positions = Literal["original", "compact"]
 
 FULL: Final = "full"
 """In place of a recipe: keep everything, whatever the engine's own recipe is."""
 _RECIPE_OPTIONS: Final = ("sinks", "recent", "when", "positions", "ratio", "tokens")
+SCHEMES: Final[dict[str, type[Positions]]] = {
+    "original": Original,
+    "compact": Compact,
+    "self-extend": SelfExtend,
+    "capped": Capped,
+}
 _DEFAULTS: Final[dict[Kind, str]] = {"budget": "uniform", "reducer": "drop"}
 _KINDS: Final[tuple[Kind, ...]] = ("scorer", "budget", "reducer")
 _SINKS: Final = 4
@@ -43,7 +51,7 @@ class Named:
     """A part and the name it goes by."""
 
     name: str
-    part: Part
+    part: Part | Positions
 
     def __str__(self) -> str:
         options = written(self.part)
@@ -84,9 +92,9 @@ class Recipe:
     when: When = "during"
     """`during`: after each chunk of the prompt, so that no more than budget + chunk entries a row are ever held; `end`:
     once the prompt is read, as the literature does."""
-    positions: Positions = "original"
-    """`original`: what is kept stays where it was in the text; `compact`: it moves together, so that a text may be
-    longer than the model's window (StreamingLLM)."""
+    positions: Named = Named("original", Original())
+    """Where what is kept stands after a cut: see `positions.py`. All but `original` let a text be longer than the
+    model's window."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -96,8 +104,8 @@ class Recipe:
         parts: dict[Kind, Named] = {}
         for item in _items(spelled, text):
             name, colon, listed = item.partition(":")
-            if not colon and "=" in name:
-                _add_options(options, name, text)
+            if "=" in name:
+                _add_options(options, item if colon else name, text)
                 continue
             kind = kind_of(name)
             if kind in parts:
@@ -125,6 +133,15 @@ class Recipe:
     @property
     def reducer(self) -> Reducer:
         return cast("Reducer", self.chosen_reducer.part)
+
+    @property
+    def scheme(self) -> Positions:
+        return cast("Positions", self.positions.part)
+
+    @property
+    def moves(self) -> bool:
+        """Whether kept entries are placed anew at a cut."""
+        return self.positions.name != "original"
 
     @property
     def drops(self) -> bool:
@@ -179,7 +196,7 @@ class Recipe:
             items.append(f"recent={self.recent}")
         if self.when != "during":
             items.append(f"when={self.when}")
-        if self.positions != "original":
+        if self.moves:
             items.append(f"positions={self.positions}")
         return "+".join(items) + str(self.amount)
 
@@ -231,13 +248,30 @@ def _part(name: str, listed: str, frame: dict[str, str], text: str) -> Named:
             _add_options(own, option, text)
     if listed.endswith(",") or (listed and not own and not frame):
         raise InvalidRequestError(f"{text!r}: {name}: has no option behind its colon or comma")
+    return Named(name, made(**_read(name, own, known, text)))
+
+
+def _read(name: str, given: dict[str, str], known: dict[str, Any], text: str) -> dict[str, Any]:
+    """The values of options `given`, of the types `known`."""
     values: dict[str, Any] = {}
-    for key, value in own.items():
+    for key, value in given.items():
         if key not in known:
             has = f"it has {names(list(known))}" if known else "it has none"
             raise InvalidRequestError(f"{text!r}: {name} has no option {key!r}: {has}")
         values[key] = read_value(value, known[key], f"{text!r}: {name}: {key}")
-    return Named(name, made(**values))
+    return values
+
+
+def _scheme(spelled: str, text: str) -> Named:
+    """Where entries stand, as `compact` or `self-extend:group=8`."""
+    name, _, listed = spelled.partition(":")
+    if name not in SCHEMES:
+        raise InvalidRequestError(f"{text!r}: positions is {name!r}: it is {names(list(SCHEMES))}")
+    given: dict[str, str] = {}
+    for option in filter(None, listed.split(",")):
+        _add_options(given, option, text)
+    made = SCHEMES[name]
+    return Named(name, made(**_read(name, given, option_values(made), text)))
 
 
 def _add_options(options: dict[str, str], option: str, text: str) -> None:
@@ -274,7 +308,6 @@ def _amount(behind: str | None, options: dict[str, str], text: str) -> Amount:
 def _frame(options: dict[str, str], text: str) -> dict[str, Any]:
     """The options of the recipe itself but for the amount."""
     values: dict[str, Any] = {}
-    choices: dict[str, tuple[str, ...]] = {"when": get_args(When), "positions": get_args(Positions)}
     for key, value in options.items():
         if key not in _RECIPE_OPTIONS:
             raise InvalidRequestError(
@@ -284,8 +317,10 @@ def _frame(options: dict[str, str], text: str) -> dict[str, Any]:
             if not value.isdecimal():
                 raise InvalidRequestError(f"{text!r}: {key} is {value!r}: give a whole number, 0 or more")
             values[key] = int(value)
-        elif key in choices:
-            if value not in choices[key]:
-                raise InvalidRequestError(f"{text!r}: {key} is {value!r}: it is {names(choices[key])}")
+        elif key == "positions":
+            values[key] = _scheme(value, text)
+        elif key == "when":
+            if value not in get_args(When):
+                raise InvalidRequestError(f"{text!r}: {key} is {value!r}: it is {names(get_args(When))}")
             values[key] = value
     return values

@@ -34,9 +34,7 @@ class CutBench(Bench):
         rows = self.compressor.rows(held.slot)
         size = held.allowance.readable(computed, len(tokens), rows)
         size = min(size, held.allowance.chunk)
-        piece = Piece(
-            held.slot, tokens[computed : computed + size], computed - held.shift, held.allowance.governing, size
-        )
+        piece = Piece(held.slot, tokens[computed : computed + size], computed - held.shift, held.allowance.prompt, size)
         batch = gather([piece], self.tables, CPU, self.compressor.observer([held]))
         logits = self.decoder.forward(batch)
         self.peak = max(self.peak, self.tables.pool.pages - self.tables.pool.free)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lcdoc.local_engine.batch import Piece, gather
 from lcdoc.local_engine.compression.attention_mass import attention_mass
+from lcdoc.local_engine.compression.layers import layer_model
 from lcdoc.local_engine.compression.marks import Marks
 from lcdoc.local_engine.compression.parts import Heads, Needs
 from lcdoc.local_engine.compression.recipe import Named, Recipe
@@ -339,3 +340,35 @@ def test_a_budget_may_not_drop_what_is_protected(folder: Path) -> None:
     bench.read_all(held, TOKENS)
     assert np.all(bench.tables.lengths[held.slot] >= 30)
     assert set(range(10, 40)) <= set(bench.positions(held, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "recipe", ["knorm+positions=capped:reach=100@1.0", "knorm+positions=self-extend:group=4,neighbours=60@1.0"]
+)
+def test_places_stay_within_the_window(checkpoint: Make, recipe: str) -> None:
+    """Nothing is dropped, but keys are moved so that no token stands beyond what the model was trained for."""
+    from lcdoc.local_engine.compression.allowance import Allowance
+
+    folder = checkpoint("llama", num_hidden_layers=1, max_position_embeddings=4096)
+    bench = CutBench(folder)
+    allowance = Allowance(Recipe.parse(recipe), len(TOKENS), CHUNK, window=140)
+    held = bench.compressor.begin(bench.decoder, bench.tables.open(), allowance)
+    computed, places = 0, []
+    while computed < len(TOKENS):
+        shift = held.shift
+        _, computed = bench.read_on(held, TOKENS, computed)
+        places.append(computed - shift)
+    assert held.cuts > 0
+    assert held.dropped == 0
+    assert max(places) <= 140
+    whole = CutBench(folder)
+    full = whole.start("knorm@1.0", len(TOKENS), len(TOKENS))
+    whole.read_all(full, TOKENS)
+    stands = held.entries.layout().stands[0, 0]
+    assert stands.min() >= 0
+    assert (stands != torch.arange(len(TOKENS))).any()
+    for head in range(2):
+        keys, values = whole.row(full, 0, head)
+        moved = layer_model(whole.decoder, 0, 200, slice(0, 1)).rotate(keys, stands - torch.arange(len(TOKENS)))
+        torch.testing.assert_close(bench.row(held, 0, head)[0], moved, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(bench.row(held, 0, head)[1], values, rtol=1e-4, atol=1e-4)

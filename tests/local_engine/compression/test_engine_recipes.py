@@ -70,7 +70,7 @@ def test_a_prompt_longer_than_the_window_is_read_where_it_is_moved_together(chec
         prompt = prompt_of(900)
         with pytest.raises(RequestTooLargeError, match="window is 256"):
             ask(engine, prompt, SHORT, kv="window@64tok")
-        with pytest.raises(RequestTooLargeError, match="holds up to 364 entries and the model's window is 256"):
+        with pytest.raises(RequestTooLargeError, match="300 tokens away, and the model's window of 256 leaves 192"):
             ask(engine, prompt, SHORT, kv="window+positions=compact@300tok")
         output = ask(engine, prompt, Sampling(max_tokens=300, ignore_eos=True), kv="window+positions=compact@64tok")
         assert len(output.tokens) == 300
@@ -222,3 +222,17 @@ def test_biases_go_where_their_entries_go() -> None:
         assert pool.bias[int(tables.table[slot, 0, head, 0])][: len(expected)].tolist() == expected
     tables.free(slot)
     assert not tables.biased[tables.open()]
+
+
+def test_a_text_beyond_the_window_by_every_scheme(checkpoint: Make) -> None:
+    folder = checkpoint("llama", max_position_embeddings=256)
+    with load(folder, step_tokens=64) as engine:
+        for scheme in ("capped:reach=150", "self-extend:group=16,neighbours=64"):
+            output = ask(engine, prompt_of(700), SHORT, kv=f"knorm+positions={scheme}@0.5")
+            assert len(output.tokens) == 12
+            assert 340 < output.usage.kept < 420
+        with pytest.raises(RequestTooLargeError, match="leaves 192"):
+            ask(engine, prompt_of(700), SHORT, kv="knorm+positions=capped:reach=200@0.5")
+        with pytest.raises(RequestTooLargeError, match="the window is 320"):
+            ask(engine, prompt_of(700), SHORT, kv="knorm+positions=self-extend:group=2,neighbours=64@0.5")
+        check_empty(engine)

@@ -26,6 +26,11 @@ from lcdoc.local_engine.errors import InvalidRequestError
         ("knorm+tokens=7", "knorm@7tok"),
         ("h2o:mean=true@0.1", "h2o:mean=true@0.1"),
         ("h2o:mean=no@0.1", "h2o@0.1"),
+        (
+            "knorm + positions = self-extend:group=4,neighbours=100 @0.5",
+            "knorm+positions=self-extend:group=4,neighbours=100@0.5",
+        ),
+        ("knorm+positions=capped@0.5", "knorm+positions=capped@0.5"),
         ("window+positions=compact+when=end+recent=9+sinks=16@64tok", None),
     ],
 )
@@ -41,7 +46,7 @@ def test_a_recipe_has_one_canonical_spelling(text: str, canonical: str | None) -
 def test_options_reach_the_parts() -> None:
     recipe = Recipe.parse("snapkv:window=64,pooling=max+ada:alpha=0.5+when=end+sinks=7+recent=3+positions=compact@0.07")
     assert (recipe.scorer.window, recipe.scorer.pooling, recipe.budget.alpha) == (64, "max", 0.5)
-    assert (recipe.when, recipe.sinks, recipe.recent, recipe.positions) == ("end", 7, 3, "compact")
+    assert (recipe.when, recipe.sinks, recipe.recent, recipe.positions.name) == ("end", 7, 3, "compact")
     assert recipe.amount.entries(100) == 7
     assert recipe.amount.entries(101) == 8
     assert recipe.amount.entries(1) == 1
@@ -73,6 +78,9 @@ def test_options_reach_the_parts() -> None:
         ("snapkv:window@0.5", "'window' is no option: write NAME=VALUE"),
         ("snapkv:window=1,window=2@0.5", "sets window twice"),
         ("snapkv+when=now@0.5", "when is 'now': it is during or end"),
+        ("snapkv+positions=away@0.5", "positions is 'away': it is original, compact, self-extend or capped"),
+        ("snapkv+positions=capped:far=3@0.5", "capped has no option 'far': it has reach"),
+        ("snapkv+positions=capped:reach=0@0.5", "capped distance is 0"),
         ("snapkv+sinks=-1@0.5", "sinks is '-1': give a whole number"),
         ("snapkv+depth=3@0.5", "has no option 'depth': it has sinks, recent"),
         ("tova+ada@0.5", "tova has one score for all heads of a layer, and ada gives each head its own"),
@@ -106,7 +114,7 @@ def test_what_may_be_held() -> None:
     during = Allowance(Recipe.parse("knorm@100tok"), 1000, 32)
     assert (during.budget(0), during.capacity(0), during.margin, during.most(5000)) == (100, 132, 32, 132)
     assert during.most(50) == 50
-    assert during.readable(0, 1000, 0) == 132
+    assert during.readable(0, 1000, 0) == 32
     assert during.readable(500, 1000, 110) == 22
     assert during.readable(990, 1000, 100) == 10
     end = Allowance(Recipe.parse("knorm+when=end@100tok"), 1000, 32)
