@@ -10,6 +10,7 @@ from lcdoc import __version__
 from lcdoc.commands.ask import ask
 from lcdoc.commands.doctor import doctor
 from lcdoc.commands.index import index
+from lcdoc.commands.kv import kv_app
 from lcdoc.commands.library import library_app
 from lcdoc.commands.models import models
 from lcdoc.commands.runs import runs_app
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 for command in (ask, summarize, index, show, trace, models, serve, doctor):
     app.command()(command)
+app.add_typer(kv_app, name="kv")
 app.add_typer(library_app, name="library")
 app.add_typer(runs_app, name="runs")
 app.add_typer(workflows_app, name="workflows")

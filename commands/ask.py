@@ -14,6 +14,7 @@ from lcdoc.commands.options import (
     DebugOption,
     EmbedderOption,
     JsonOption,
+    KvOption,
     LibraryOption,
     MaxCallsOption,
     MaxCostOption,
@@ -62,6 +63,7 @@ def ask(
     no_cache: NoCacheOption = False,
     refresh: RefreshOption = False,
     profile: ProfileOption = None,
+    kv: KvOption = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -104,11 +106,12 @@ def ask(
     if no_cache and refresh:
         raise usage_error("--no-cache and --refresh exclude each other: the first keeps nothing, the second replaces")
     if resume is not None:
-        if paths or question is not None or model or estimate or show_prompts or no_cache or refresh:
+        if paths or question is not None or model or kv or estimate or show_prompts or no_cache or refresh:
             raise usage_error(
                 "--resume goes on with a run as it began: give caps beside it, but no file, question or model"
             )
         model = _model_of(resume, library)
+    model = _compressed(model, kv)
     from lcdoc.agents.models.budget import Budget
     from lcdoc.commands.summary_view import show_summary
     from lcdoc.screen import Screen
@@ -164,6 +167,14 @@ def _asked(paths: list[str] | None, question: str | None) -> tuple[list[str], st
     if not question.strip():
         raise usage_error("the question is empty")
     return paths, question
+
+
+def _compressed(model: str | None, kv: str | None) -> str | None:
+    if kv is None:
+        return model
+    from lcdoc.workflows.models import with_recipe
+
+    return with_recipe(model, kv)
 
 
 def _model_of(run_id: str, library: Path | None) -> str:

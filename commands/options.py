@@ -39,6 +39,15 @@ ModelOption = Annotated[
         show_default=False,
     ),
 ]
+KvOption = Annotated[
+    str | None,
+    typer.Option(
+        "--kv",
+        metavar="RECIPE",
+        help="Compress the cache of a local model, as in snapkv+ada@0.25; see lcdoc kv list.",
+        show_default=False,
+    ),
+]
 MaxCostOption = Annotated[
     float | None,
     typer.Option(

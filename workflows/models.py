@@ -14,7 +14,7 @@ from lcdoc.agents.models.errors import ModelError
 from lcdoc.agents.models.local import LocalSource, facts_of
 from lcdoc.agents.models.local_files import FoundModel, Sizes, found_models, hub_cache, model_folders, sizes_of
 from lcdoc.agents.models.local_memory import Weights
-from lcdoc.agents.models.names import Chosen, is_offline, resolve, wanted
+from lcdoc.agents.models.names import Chosen, is_offline, resolve, wanted, with_kv
 from lcdoc.memory import Library
 
 _WEIGHTS: tuple[Weights, ...] = ("bfloat16", "int8", "int4")
@@ -124,6 +124,11 @@ def known_of(name: str, library: str | os.PathLike[str] | None = None) -> dict[s
         "profile": spec.profile,
         "notes": list(chosen.notes),
     }
+
+
+def with_recipe(model: str | None, kv: str) -> str:
+    """The name of a local model whose cache is compressed by `kv`. Raises ModelError."""
+    return with_kv(model, kv, load_config())
 
 
 def _served(chosen: Chosen) -> dict[str, Any]:

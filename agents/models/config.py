@@ -140,6 +140,8 @@ class ModelEntry(BaseModel):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] | None = None
     max_memory: _Amount | None = None
     """Bytes for its cache, or a share of the free memory up to 1."""
+    kv: str | None = None
+    """How its cache is compressed, such as "snapkv+ada@0.25"; `lcdoc kv list` shows the parts."""
 
     @property
     def local(self) -> bool:
@@ -147,7 +149,7 @@ class ModelEntry(BaseModel):
         return self.url is None and (self.model or "").strip().lower().startswith("local/")
 
 
-_LOCAL_ONLY = ("dtype", "quantize", "device", "max_memory")
+_LOCAL_ONLY = ("dtype", "quantize", "device", "max_memory", "kv")
 _OF_LOCAL = ("model", "context_window", "max_output_tokens", "prices", "concurrency", "profile", *_LOCAL_ONLY)
 
 

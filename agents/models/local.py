@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from lcdoc.agents.models.errors import (
     ContextOverflowError,
     EngineFailedError,
+    ModelConfigError,
     ModelError,
     ModelNameError,
     RefusedRequestError,
@@ -103,6 +104,24 @@ def facts_of(name: str, folder: Path, device: str = "auto") -> LocalFacts:
         stored="float32" if config.dtype.itemsize > 2 else "bfloat16",
         device=device_of(device),
     )
+
+
+def checked_recipe(name: str, kv: str) -> str:
+    """A recipe of the cache in its canonical spelling. Raises ModelConfigError for one that is none."""
+    from lcdoc.local_engine.compression.recipe import Recipe
+    from lcdoc.local_engine.errors import EngineError
+
+    try:
+        return str(Recipe.parse(kv))
+    except EngineError as error:
+        raise ModelConfigError(name, f"kv: {error}", "`lcdoc kv list` shows the parts") from error
+
+
+def outlives_window(kv: str) -> bool:
+    """Whether a text may be longer than what the cache holds: it is cut while it is read."""
+    from lcdoc.local_engine.compression.recipe import Recipe
+
+    return Recipe.parse(kv).when == "during"
 
 
 def message_tokens(name: str, folder: Path) -> int:
@@ -235,7 +254,7 @@ class LocalModel:
         from lcdoc.local_engine import EngineError
 
         engine = engines.loaded(self._key)
-        if engine is None:
+        if engine is None or engine.recipe is not None:
             return None
         try:
             return engine.read_ahead(encoded(engine.tokenizer, request))

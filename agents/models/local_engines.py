@@ -26,11 +26,13 @@ class LocalOptions:
     device: str = "auto"
     max_memory: float | None = None
     """Bytes for the cache, or a share of the free memory up to 1."""
+    kv: str | None = None
+    """How its cache is compressed; see `lcdoc.local_engine.compression.recipe`."""
 
     @property
     def recipe(self) -> str:
         """What of it changes the answers."""
-        return f"{self.dtype} {self.quantize}" if self.quantize else self.dtype
+        return " ".join(filter(None, (self.dtype, self.quantize, self.kv)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class Engines:
             dtype=options.dtype,
             quantize=options.quantize,
             device=options.device,
-            kv=KVConfig(max_memory=options.max_memory),
+            kv=KVConfig(max_memory=options.max_memory, recipe=options.kv),
             sequences=key.sequences,
             on_progress=progress,
         )

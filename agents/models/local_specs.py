@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lcdoc.agents.models.config import Config, ModelEntry
 from lcdoc.agents.models.errors import ModelNameError
 from lcdoc.agents.models.facts import SMALL_PARAMETERS_B, size_b
@@ -9,9 +11,11 @@ from lcdoc.agents.models.local import (
     SEQUENCES,
     LocalFacts,
     LocalSource,
+    checked_recipe,
     facts_of,
     message_tokens,
     no_such_model,
+    outlives_window,
 )
 from lcdoc.agents.models.local_engines import LocalOptions
 from lcdoc.agents.models.local_files import PREFIX, hub_cache, identity_of, is_hub_id, located
@@ -33,11 +37,25 @@ def local_target(name: str) -> str | None:
     return target
 
 
-def local_source(name: str, target: str, entry: ModelEntry | None, config: Config) -> tuple[str, LocalSource]:
-    """Where the model is, and the name that it has in records: that of its entry, of the hub, or its whole path.
+def with_recipe(name: str) -> tuple[str, str | None]:
+    """A local model's name and the recipe of its cache, which may stand behind a `#`."""
+    model, _, kv = name.rpartition("#")
+    return (model, kv.strip()) if model else (name, None)
 
-    Raises ModelNameError for a folder that is not there, with those that are.
+
+def local_source(
+    name: str, target: str, entry: ModelEntry | None, config: Config, kv: str | None = None
+) -> tuple[str, LocalSource]:
+    """Where the model is, and the name that it has in records: that of its entry, of the hub, or its whole path, with
+    the recipe `kv` behind it where one was named.
+
+    Raises ModelNameError for a folder that is not there, with those that are; ModelConfigError for a recipe that is
+    none.
     """
+    if kv is not None:
+        recipe = checked_recipe(name, kv)
+        name, source = local_source(name, target, entry, config)
+        return f"{name}#{recipe}", replace(source, options=replace(source.options, kv=recipe))
     beside = config.path.parent if entry is not None and config.path is not None else None
     folder = located(target, beside=beside)
     if folder is None and not is_hub_id(target):
@@ -46,7 +64,8 @@ def local_source(name: str, target: str, entry: ModelEntry | None, config: Confi
         # A run may be gone on with from another working directory.
         whole = folder is not None and not folder.is_relative_to(hub_cache().absolute())
         return PREFIX + (str(folder) if whole else target), LocalSource(target, folder)
-    options = LocalOptions(entry.dtype or "auto", entry.quantize, entry.device or "auto", entry.max_memory)
+    recipe = None if entry.kv is None else checked_recipe(name, entry.kv)
+    options = LocalOptions(entry.dtype or "auto", entry.quantize, entry.device or "auto", entry.max_memory, recipe)
     return name, LocalSource(target, folder, options)
 
 
@@ -93,7 +112,8 @@ def _window(facts: LocalFacts, options: LocalOptions, entry: ModelEntry) -> tupl
     if entry.context_window is not None and entry.context_window > facts.window:
         notes.append(f"the model's window is {facts.window:,} tokens; context_window asks for more")
     found: Fit | None = facts.fits(options.quantize or ("float32" if options.dtype == "float32" else "bfloat16"))
-    if found is not None and 0 < found.context < window and options.max_memory is None:
+    bounded = options.kv is not None and outlives_window(options.kv)
+    if found is not None and 0 < found.context < window and options.max_memory is None and not bounded:
         fitting = steady(found.context, window)
         notes.append(
             f"a window of {fitting:,} tokens fits the memory that is free; the model's is {facts.window:,}: quantize, "

@@ -20,7 +20,8 @@ from lcdoc.agents.models.errors import ModelConfigError, ModelNameError
 from lcdoc.agents.models.facts import FactsTable
 from lcdoc.agents.models.keys import file_key, secret_headers, variable_key
 from lcdoc.agents.models.local import LocalSource
-from lcdoc.agents.models.local_specs import local_source, local_spec, local_target
+from lcdoc.agents.models.local_files import PREFIX
+from lcdoc.agents.models.local_specs import local_source, local_spec, local_target, with_recipe
 from lcdoc.agents.models.model import ModelSpec
 from lcdoc.agents.models.model_specs import spec_of
 from lcdoc.agents.models.secrets import Key, SecretHeaders, scrub
@@ -113,8 +114,11 @@ def resolve(name: str | None, config: Config) -> Chosen:
         raise ModelNameError(OFFLINE, "it names no language model", "name one, such as http://127.0.0.1:8080/v1")
     if (entry := config.models.get(name)) is not None:
         return _configured(name, entry, config)
+    named, kv = with_recipe(name)
+    if kv is not None and (entry := config.models.get(named)) is not None:
+        return _recipe_of_entry(named, entry, config, kv)
     if (target := local_target(name)) is not None:
-        return _local(name, target, None, config)
+        return _local(named, local_target(named) or target, None, config, kv)
     facts = config.facts_table()
     address = address_of(name, facts)
     if address is None:
@@ -125,8 +129,33 @@ def resolve(name: str | None, config: Config) -> Chosen:
     return Chosen(spec, key, notes, origin=Origin(address, None, facts))
 
 
-def _local(name: str, target: str, entry: ModelEntry | None, config: Config) -> Chosen:
-    name, source = local_source(name, target, entry, config)
+def _recipe_of_entry(name: str, entry: ModelEntry, config: Config, kv: str) -> Chosen:
+    target = local_target((entry.model or "").strip()) if entry.local else None
+    if target is None:
+        raise not_local(name)
+    return _local(name, target, entry, config, kv)
+
+
+def not_local(name: str) -> ModelConfigError:
+    """The error for a recipe where there is no cache of ours."""
+    return ModelConfigError(
+        scrub(name), "its cache is not ours to compress", "take --kv off, or a model that runs here: local/PATH"
+    )
+
+
+def with_kv(name: str | None, kv: str, config: Config) -> str:
+    """The name of the model that `wanted` names, with the recipe of its cache. Raises ModelConfigError."""
+    model = wanted(name, config)
+    if model not in config.models:
+        model, _ = with_recipe(model)
+    entry = config.models.get(model)
+    if not (model.lower().startswith(PREFIX) if entry is None else entry.local):
+        raise not_local(model)
+    return f"{model}#{kv}"
+
+
+def _local(name: str, target: str, entry: ModelEntry | None, config: Config, kv: str | None = None) -> Chosen:
+    name, source = local_source(name, target, entry, config, kv)
     spec, notes = local_spec(name, source, entry)
     return Chosen(spec, None, notes, local=source, entry=entry)
 
