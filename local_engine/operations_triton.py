@@ -43,18 +43,17 @@ class TritonOperations:
             q, k, v, cos, sin, batch.write[layer], pool.keys, pool.values, q_weight, k_weight, config.rms_norm_eps
         )
         table, rows, slots = batch.tables.tables()[:, layer], batch.device_rows[layer], batch.device_slots
-        biases = {} if pool.bias is None else {"bias_pages": pool.bias}
         out, single = torch.empty_like(q), batch.singles
         if single:
             paged_decode(
                 q[:single], pool.keys, pool.values, table, slots[:single], rows[:single], self._scale, window,
-                max_length=batch.longest_row, out=out[:single], **biases,
+                max_length=batch.longest_row, bias_pages=pool.bias, out=out[:single],
             )  # fmt: skip
         if single < len(batch.slots):
             paged_prefill(
                 q[single:], pool.keys, pool.values, table, slots[single:], batch.device_starts, rows[single:],
                 self._scale, window, max_query=int(batch.counts.max()), max_length=batch.longest_row,
-                out=out[single:], **biases,
+                bias_pages=pool.bias, out=out[single:],
             )  # fmt: skip
         if batch.observer is not None:
             before = each[:, :heads]

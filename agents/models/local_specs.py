@@ -64,8 +64,8 @@ def local_source(
         # A run may be gone on with from another working directory.
         whole = folder is not None and not folder.is_relative_to(hub_cache().absolute())
         return PREFIX + (str(folder) if whole else target), LocalSource(target, folder)
-    recipe = None if entry.kv is None else checked_recipe(name, entry.kv)
-    options = LocalOptions(entry.dtype or "auto", entry.quantize, entry.device or "auto", entry.max_memory, recipe)
+    configured = None if entry.kv is None else checked_recipe(name, entry.kv)
+    options = LocalOptions(entry.dtype or "auto", entry.quantize, entry.device or "auto", entry.max_memory, configured)
     return name, LocalSource(target, folder, options)
 
 

@@ -147,7 +147,8 @@ class Compressor:
 
     def rows(self, slot: int) -> int:
         """Entries that a row holds on average."""
-        return -(-int(self._tables.lengths[slot].sum()) // self._tables.lengths[slot].size)
+        lengths = self._tables.lengths[slot]
+        return -(-int(lengths.sum()) // int(lengths.size))
 
     def _due(self, held: Held, tokens: int, computed: int) -> bool:
         allowance, rows = held.allowance, self.rows(held.slot)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import types
 from dataclasses import MISSING, fields
-from functools import lru_cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lcdoc.local_engine.compression.parts import names
@@ -13,15 +12,10 @@ from lcdoc.local_engine.errors import InvalidRequestError
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-@lru_cache(maxsize=64)
-def _types(made: type[Any]) -> dict[str, Any]:
-    hints = get_type_hints(made)
-    return {field.name: hints[field.name] for field in fields(made) if field.init}
-
-
 def option_values(made: type[Any]) -> dict[str, Any]:
     """The options of a part's class, and the type of each."""
-    return dict(_types(made))
+    hints = get_type_hints(made)
+    return {field.name: hints[field.name] for field in fields(made) if field.init}
 
 
 def read_value(text: str, kind: Any, what: str) -> Any:

@@ -41,7 +41,6 @@ SCHEMES: Final[dict[str, type[Positions]]] = {
     "capped": Capped,
 }
 _DEFAULTS: Final[dict[Kind, str]] = {"budget": "uniform", "reducer": "drop"}
-_KINDS: Final[tuple[Kind, ...]] = ("scorer", "budget", "reducer")
 _SINKS: Final = 4
 _RECENT: Final = 32
 
@@ -118,7 +117,8 @@ class Recipe:
         for kind, name in _DEFAULTS.items():
             if kind not in parts:
                 parts[kind] = Named(name, part_class(name)())
-        recipe = cls(*(parts[kind] for kind in _KINDS), amount=_amount(amount, options, text), **_frame(options, text))
+        kept = _amount(amount, options, text)
+        recipe = cls(parts["scorer"], parts["budget"], parts["reducer"], kept, **_frame(options, text))
         recipe._check(text)
         return recipe
 
@@ -239,7 +239,8 @@ def _items(spelled: str, text: str) -> list[str]:
 def _part(name: str, listed: str, frame: dict[str, str], text: str) -> Named:
     """A part with the options `listed`; an amount that is given with it is the recipe's."""
     made = part_class(name)
-    own, known = {}, option_values(made)
+    known = option_values(made)
+    own: dict[str, str] = {}
     for option in filter(None, listed.split(",")):
         key, _, _ = (word.strip() for word in option.partition("="))
         if key in {"ratio", "tokens"} and key not in known:
