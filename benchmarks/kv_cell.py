@@ -4,7 +4,8 @@
 
 ENGINE is lcdoc or kvpress and has to be importable: for kvpress this file is run by another interpreter, so it imports
 nothing of lcdoc unless that is what is measured. QUESTIONS is a file of JSON lines, each with an `id`, a `context` and
-`asks`, what follows the context, as token ids. Both engines get the same tokens and answer greedily.
+`asks`, what follows the context, as token ids, and `starts`, where sentences of the context begin. Both
+engines get the same tokens and answer greedily.
 
 - agnostic: the context alone is read and compressed, then each question is asked of what was kept;
 - aware: context and question are read together, once for each question, and compressed together.
@@ -58,16 +59,24 @@ class Lcdoc:
         kv = local_engine.KVConfig(prefix_cache=False, page_size=16)
         self._engine = local_engine.Engine.load(folder, dtype=dtype, kv=kv, speculate=False)
         self._sampling = local_engine.Sampling(max_tokens=MOST_TOKENS, temperature=0)
+        self.starts: list[int] = []
+        """Where sentences of the context begin that comes next."""
 
     def agnostic(
         self, context: Tokens, asks: Sequence[Tokens], method: str, share: float, when: str
     ) -> tuple[list[str], int]:
-        snapshot = self._engine.prefill(context, kv=_recipe(method, share, when))
+        kv, marks = _recipe(method, share, when), self._marks(method)
+        snapshot = asyncio.run(self._engine.prefill(context, kv=kv, marks=marks))
         answers = [self._complete(ask, prefix=snapshot)[0] for ask in asks]
         return answers, snapshot.cache_bytes
 
     def aware(self, context: Tokens, ask: Tokens, method: str, share: float, when: str) -> tuple[str, int]:
-        return self._complete(context + ask, kv=_recipe(method, share, when))
+        return self._complete(context + ask, kv=_recipe(method, share, when), marks=self._marks(method))
+
+    def _marks(self, method: str) -> Any:
+        from lcdoc.local_engine.compression.marks import Marks
+
+        return None if method == FULL else Marks(sentence_starts=self.starts)
 
     def _complete(self, prompt: Tokens, **options: Any) -> tuple[str, int]:
         output = asyncio.run(self._engine.complete(prompt, self._sampling, **options))
@@ -193,6 +202,8 @@ def answered(
 ) -> dict[str, Any]:
     """The line for one context: what was given, or the failure."""
     line = {"id": case["id"], "method": method, "share": share, "when": when, "protocol": protocol}
+    if isinstance(subject, Lcdoc):
+        subject.starts = case["starts"]
     began = time.perf_counter()
     try:
         if protocol == AGNOSTIC:

@@ -77,18 +77,27 @@ class Run:
         return folder / f"{self.name.replace(' ', '_').replace(':', '-').replace(',', '-')}.jsonl"
 
 
-def made_cases(sentences: Sentences, *, tokens: int, count: int, seeds: int) -> Iterator[tuple[str, Case]]:
-    """Contexts of about so many tokens, each with a name: `count` for each seed."""
+def made_cases(
+    sentences: Sentences, *, tokens: int, count: int, seeds: int, asked: Sequence[str] = TASKS
+) -> Iterator[tuple[str, Case]]:
+    """Contexts of about so many tokens, each with a name: `count` for each seed. Facts are of all tasks; only tasks in
+    `asked` are asked about."""
     for seed in range(seeds):
         tasks = Tasks(f"quality {seed}", sentences)
         for index in range(count):
-            yield f"{seed}-{index}", tasks.case(round(tokens * WORDS_PER_TOKEN) - 50, FACTS)
+            case = tasks.case(round(tokens * WORDS_PER_TOKEN) - 50, FACTS)
+            yield f"{seed}-{index}", Case(case.context, tuple(one for one in case.questions if one.task in asked))
 
 
 def line_of(name: str, case: Case, tokenizer: Tokenizer) -> dict[str, Any]:
     """What an engine is given of a case."""
     asks = [encoded(tokenizer, one.text) for one in case.questions]
-    return {"id": name, "context": encoded(tokenizer, f"{BEGIN}{case.text}"), "asks": asks}
+    # Sentences begin with a space of their own, which no token reaches over.
+    context, starts = encoded(tokenizer, BEGIN), []
+    for sentence in case.context:
+        starts.append(len(context))
+        context += encoded(tokenizer, f" {sentence}")
+    return {"id": name, "context": context, "starts": starts, "asks": asks}
 
 
 def measured(run: Run, arguments: Sequence[str], out: Path, *, threads: int) -> str:
@@ -194,8 +203,7 @@ def rival(name: str) -> bool:
     return name.startswith("kvpress ") or name in SINGLES
 
 
-def main() -> int:
-    """Ask, judge, write."""
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
@@ -203,6 +211,9 @@ def main() -> int:
     parser.add_argument("--peer-python", help="an interpreter with kvpress")
     parser.add_argument("--methods", help="of lcdoc, separated by spaces; else all that stand in this file")
     parser.add_argument("--peers", help="of kvpress, separated by spaces")
+    parser.add_argument(
+        "--tasks", default=",".join(TASKS), help="asked about: those the model solves with its full cache"
+    )
     parser.add_argument("--tokens", type=int, default=1_000, help="of a context, about")
     parser.add_argument("--contexts", type=int, default=15, help="for each seed")
     parser.add_argument("--seeds", type=int, default=2)
@@ -210,12 +221,18 @@ def main() -> int:
     parser.add_argument("--whens", default="end,during")
     parser.add_argument("--protocols", default=f"{AGNOSTIC},{AWARE}")
     parser.add_argument("--at-once", type=int, default=1, help="processes of one thread each")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Ask, judge, write."""
+    arguments = _arguments()
     out: Path = arguments.out
     answers = out / "answers"
     answers.mkdir(parents=True, exist_ok=True)
     sentences = Sentences(natural_text(arguments.text), testing=True)
-    cases = dict(made_cases(sentences, tokens=arguments.tokens, count=arguments.contexts, seeds=arguments.seeds))
+    sizes = {"tokens": arguments.tokens, "count": arguments.contexts, "seeds": arguments.seeds}
+    cases = dict(made_cases(sentences, **sizes, asked=arguments.tasks.split(",")))
     tokenizer = Tokenizer.from_file(str(arguments.model / "tokenizer.json"))
     asked = answers / "questions.jsonl"
     text = "".join(json.dumps(line_of(name, case, tokenizer)) + "\n" for name, case in cases.items())
