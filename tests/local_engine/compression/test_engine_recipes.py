@@ -24,6 +24,7 @@ from lcdoc.tests.local_engine.engines import (
     ask,
     ask_all,
     first_piece,
+    ids,
     in_use,
     load,
     prompt_of,
@@ -236,3 +237,14 @@ def test_a_text_beyond_the_window_by_every_scheme(checkpoint: Make) -> None:
         with pytest.raises(RequestTooLargeError, match="the window is 320"):
             ask(engine, prompt_of(700), SHORT, kv="knorm+positions=self-extend:group=2,neighbours=64@0.5")
         check_empty(engine)
+
+
+def test_an_answer_goes_on_behind_what_was_moved_together(checkpoint: Make) -> None:
+    """A model of one layer answers as if the kept tokens were its prompt."""
+    folder = checkpoint("llama", num_hidden_layers=1, max_position_embeddings=256)
+    with load(folder, step_tokens=64) as engine:
+        prompt = prompt_of(500)
+        answer = ids(ask(engine, prompt, Sampling(max_tokens=40, ignore_eos=True), kv="window+positions=compact@64tok"))
+        fresh = ask(engine, [*prompt[:4], *prompt[-60:], answer[0]], Sampling(max_tokens=39, ignore_eos=True))
+        assert ids(fresh) == answer[1:]
+        assert len(set(answer)) > 5
