@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lcdoc.local_engine.records import Output, Stats
     from lcdoc.local_engine.requests import Piece, Usage
     from lcdoc.local_engine.sampling import Sampled, Sampling
+    from lcdoc.local_engine.snapshot import Snapshot
 
 _HOMES = {
     "Engine": "engine",
@@ -26,11 +27,12 @@ _HOMES = {
     "Piece": "requests",
     "Sampled": "sampling",
     "Sampling": "sampling",
+    "Snapshot": "snapshot",
     "Stats": "records",
     "Usage": "requests",
 }
 
-__all__ = ["Engine", "EngineError", "KVConfig", "Output", "Piece", "Sampled", "Sampling", "Stats", "Usage"]
+__all__ = ["Engine", "EngineError", "KVConfig", "Output", "Piece", "Sampled", "Sampling", "Snapshot", "Stats", "Usage"]
 
 
 def __getattr__(name: str) -> Any:

@@ -52,6 +52,7 @@ from lcdoc.local_engine.requests import Piece, Request, Usage
 from lcdoc.local_engine.rope import Rope
 from lcdoc.local_engine.sampling import Sampled, Sampling
 from lcdoc.local_engine.scheduler import Scheduler
+from lcdoc.local_engine.snapshot import ModelIdentity, Snapshot, fingerprint
 from lcdoc.local_engine.speculation import PromptLookup
 from lcdoc.local_engine.stop_strings import StopStrings
 from lcdoc.local_engine.tokenizer import Tokenizer
@@ -83,8 +84,11 @@ class Engine:
         device: torch.device,
         speculate: bool = True,
         recipe: Recipe | None = None,
+        fingerprint: str = "",
     ) -> None:
         self.name = name
+        self.identity = ModelIdentity(name, fingerprint)
+        """Whose snapshots it takes."""
         self.config = config
         self.tokenizer = tokenizer
         self.defaults = defaults
@@ -168,6 +172,7 @@ class Engine:
             device=where,
             speculate=speculate,
             recipe=recipe,
+            fingerprint=fingerprint(folder, str(number_type), quantize or ""),
         )
 
     @property
@@ -257,7 +262,7 @@ class Engine:
             )
         return grammar
 
-    async def generate(
+    def generate(
         self,
         prompt: Prompt,
         sampling: Sampling | None = None,
@@ -267,26 +272,37 @@ class Engine:
         variables: Mapping[str, Any] | None = None,
         kv: Recipe | str | None = None,
         marks: Marks | None = None,
+        prefix: Snapshot | None = None,
     ) -> AsyncGenerator[Piece]:
         """The answer in pieces, the last with `finish` and `usage`. Closing the iterator early cancels the request.
 
         With `schema` (a JSON schema) the answer is an instance of it; with `regex` it matches. `kv` is how the cache
         is compressed, by default as the engine was loaded; "full" keeps everything. `marks` tells a recipe what to keep
-        of the prompt. Raises EngineError: InvalidRequestError, RequestTooLargeError, EngineClosedError.
+        of the prompt. The prompt goes on behind `prefix`, a text that was read before; a chat has to begin with it.
+        What is read behind it is not compressed. Raises EngineError: InvalidRequestError, RequestTooLargeError,
+        SnapshotError, EngineClosedError.
         """
+        return self._answer(
+            prompt,
+            sampling or Sampling(),
+            schema=schema,
+            regex=regex,
+            variables=variables or {},
+            kv=kv,
+            marks=marks,
+            prefix=prefix,
+        )
+
+    async def _answer(self, prompt: Prompt, sampling: Sampling, **options: Any) -> AsyncGenerator[Piece]:
         running = asyncio.get_running_loop()
         arrived: asyncio.Queue[Piece | Exception] = asyncio.Queue()
         # A book takes seconds to be cut into tokens, which no other request should wait for.
         request = await asyncio.to_thread(
             self._request,
             prompt,
-            sampling or Sampling(),
+            sampling,
             lambda piece: running.call_soon_threadsafe(arrived.put_nowait, piece) and None,
-            schema=schema,
-            regex=regex,
-            variables=variables or {},
-            kv=kv,
-            marks=marks,
+            **options,
         )
         self._loop.submit(request)
         ended = False
@@ -312,11 +328,14 @@ class Engine:
         variables: Mapping[str, Any] | None = None,
         kv: Recipe | str | None = None,
         marks: Marks | None = None,
+        prefix: Snapshot | None = None,
     ) -> Output:
         """The whole answer; see `generate`."""
         text: list[str] = []
         tokens: list[Sampled] = []
-        answer = self.generate(prompt, sampling, schema=schema, regex=regex, variables=variables, kv=kv, marks=marks)
+        answer = self.generate(
+            prompt, sampling, schema=schema, regex=regex, variables=variables, kv=kv, marks=marks, prefix=prefix
+        )
         async with aclosing(answer) as pieces:
             async for piece in pieces:
                 text.append(piece.text)
@@ -324,6 +343,30 @@ class Engine:
                 if piece.finish is not None and piece.usage is not None:
                     return Output("".join(text), tuple(tokens), piece.finish, piece.usage)
         raise EngineError("the engine ended an answer without saying how")
+
+    async def prefill(
+        self,
+        prompt: Prompt,
+        *,
+        kv: Recipe | str | None = None,
+        marks: Marks | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> Snapshot:
+        """Read a text, compress it as `kv` says, and give out what is kept, for `prefix` of any number of questions.
+
+        Cancelling it cancels the request. Raises EngineError: InvalidRequestError, RequestTooLargeError,
+        EngineClosedError.
+        """
+        if self.config.rope.kind in {"dynamic", "longrope"}:
+            raise InvalidRequestError(
+                f"keys of {self.name} are rotated by the length of the whole prompt: read text and question together"
+            )
+        answer = self._answer(prompt, Sampling(max_tokens=1), kv=kv, marks=marks, variables=variables, captures=True)
+        async with aclosing(answer) as pieces:
+            async for piece in pieces:
+                if piece.snapshot is not None:
+                    return piece.snapshot
+        raise EngineError("the engine ended a text without a snapshot of it")
 
     def read_ahead(self, prompt: Prompt) -> Future[Usage]:
         """Compute a prompt into the prefix cache while no request waits, so that one that begins alike starts at once.
@@ -376,10 +419,18 @@ class Engine:
         ahead: bool = False,
         kv: Recipe | str | None = None,
         marks: Marks | None = None,
+        captures: bool = False,
+        prefix: Snapshot | None = None,
     ) -> Request:
-        recipe = self.recipe if kv is None else as_recipe(kv)
-        ids = self.encode(prompt, **(variables or {}))
-        if not ids:
+        recipe = as_recipe(kv) if kv is not None or prefix is not None else self.recipe
+        if prefix is None:
+            ids = self.encode(prompt, **(variables or {}))
+        else:
+            if recipe is not None:
+                raise InvalidRequestError(f"what is read behind a snapshot is kept: leave {recipe} to the snapshot")
+            prefix.check(self.identity, self._scheduler.tables)
+            ids = self._behind(prefix, prompt, variables or {})
+        if len(ids) == (0 if prefix is None else prefix.read):
             raise InvalidRequestError("the prompt is empty: give at least one token")
         if not 0 <= min(ids) <= max(ids) < self.config.vocab_size:
             raise InvalidRequestError(
@@ -392,7 +443,10 @@ class Engine:
             allowance = Allowance(recipe, len(ids), self._scheduler.step_tokens, self.config.context_window)
             window = self._window(allowance)
             (marks or Marks()).check(len(ids))
-        if len(ids) + (not ahead) > window:
+        if prefix is not None:
+            window = self._window_behind(prefix)
+        answers = not ahead and not captures
+        if len(ids) + answers > window:
             of_cache = "" if window == self.config.context_window else ", which is what the cache holds"
             raise RequestTooLargeError(
                 f"the prompt has {len(ids):,} tokens and the window is {window:,}{of_cache}: shorten the prompt"
@@ -408,13 +462,37 @@ class Engine:
             StopStrings(sampling.stop),
             end_tokens=self.tokenizer.eos_ids,
             matcher=None if grammar is None else grammar.start(),
-            lookup=PromptLookup(_MOST_DRAFTS) if self._speculate and not ahead else None,
+            lookup=PromptLookup(_MOST_DRAFTS) if self._speculate and answers else None,
             allowance=allowance,
             marks=marks,
             ahead=ahead,
+            captures=self.identity if captures else None,
+            prefix=prefix,
         )
-        self._scheduler.check_fits(request.most)
+        self._scheduler.check_fits(request)
         return request
+
+    def _behind(self, prefix: Snapshot, prompt: Prompt, variables: Mapping[str, Any]) -> list[int]:
+        """The token ids of a prompt that goes on behind a snapshot, the snapshot's among them."""
+        read: list[int] = prefix.tokens.tolist()
+        if isinstance(prompt, str):
+            return read + self.tokenizer.encode(prompt)
+        ids = self.encode(prompt, **variables)
+        if not any(isinstance(each, Mapping) for each in prompt):
+            return read + ids
+        if ids[: len(read)] != read:
+            raise InvalidRequestError("the chat does not begin with the snapshot's text: give what follows as a text")
+        return ids
+
+    def _window_behind(self, prefix: Snapshot) -> int:
+        """Tokens of a snapshot's text, a question and its answer together: the model's window, where the text's entries
+        stand, or what the cache holds behind them."""
+        pool = self._scheduler.tables.pool
+        size = pool.page_size
+        row_pages = pool.pages // prefix.lengths.size
+        uniform = bool((prefix.lengths == prefix.lengths.flat[0]).all())
+        held = int(prefix.lengths.flat[0]) if uniform else math.ceil(prefix.lengths.mean()) + size
+        return min(self.config.context_window + prefix.shift, prefix.read + max(0, row_pages * size - held))
 
     def _window(self, allowance: Allowance) -> int:
         """Tokens of prompt and answer together, where the cache holds only a part of them. Raises RequestTooLargeError,

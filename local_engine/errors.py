@@ -26,6 +26,10 @@ class RequestTooLargeError(InvalidRequestError):
     """A request does not fit the model's window, or the memory of an idle engine."""
 
 
+class SnapshotError(EngineError):
+    """A snapshot's file is missing or damaged, or the snapshot is of another model or version."""
+
+
 class OutOfPagesError(EngineError):
     """The page pool holds fewer free pages than were asked for; none of them was taken."""
 

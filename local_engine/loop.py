@@ -19,6 +19,7 @@ from lcdoc.local_engine.graphed_decoding import GraphedDecoder
 from lcdoc.local_engine.requests import Piece, Request
 from lcdoc.local_engine.sampling import Sampled
 from lcdoc.local_engine.scheduler import Scheduler, Work
+from lcdoc.local_engine.snapshot import take
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class Loop:
         self._scheduler.close()
 
     def _pass(self, decoder: Decoder | GraphedDecoder) -> None:
-        works = self._scheduler.next_step()
+        works = [work for work in self._scheduler.next_step() if self._filled(work.request)]
         if not works:
             return
         try:
@@ -165,6 +166,7 @@ class Loop:
             else:
                 self._answer(work, tokens)
             self._settle(decoder, work.request)
+            self._capture(work.request)
 
     def _observer(self, decoder: Decoder | GraphedDecoder, works: list[Work]) -> Observer | None:
         for work in works:
@@ -184,6 +186,35 @@ class Loop:
         except Exception as error:
             logger.debug("a sequence could not be cut", exc_info=True)
             self._fail(request, _as_engine_error(error))
+
+    def _filled(self, request: Request) -> bool:
+        """Whether what its prompt begins with is in the cache; puts there what a snapshot holds of it."""
+        tables = self._scheduler.tables
+        if request.prefix is None or request.slot is None or tables.lengths[request.slot].any():
+            return True
+        try:
+            with torch.no_grad():
+                request.prefix.fill(tables, request.slot)
+        except Exception as error:
+            logger.debug("a snapshot could not be put into the cache", exc_info=True)
+            self._fail(request, _as_engine_error(error))
+            return False
+        return True
+
+    def _capture(self, request: Request) -> None:
+        """Give out what a text left in the cache, once all of it is read."""
+        if request.captures is None or request.slot is None or request.computed < len(request.prompt):
+            return
+        try:
+            with torch.no_grad():
+                snapshot = take(
+                    self._scheduler.tables, request.slot, request.prompt, model=request.captures, held=request.held
+                )
+        except Exception as error:
+            logger.debug("a snapshot could not be taken", exc_info=True)
+            self._fail(request, _as_engine_error(error))
+            return
+        self._end(request, Piece("", finish="length", usage=request.usage, snapshot=snapshot))
 
     def _answer(self, work: Work, tokens: list[Sampled]) -> None:
         try:

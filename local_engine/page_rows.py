@@ -80,6 +80,18 @@ class PageRows:
             self._runs[slot] = cached
         return cached
 
+    def entries(self, slot: int) -> Integers:
+        """Where all entries of a sequence are, as an index into pages seen as [pages * page_size, ...]: row after row,
+        [sum of its lengths]."""
+        self._check_open(slot)
+        size, lengths = self.pool.page_size, self.lengths[slot]
+        columns = np.arange(-(-int(lengths.max()) // size)) * size
+        left = np.minimum(lengths[..., None] - columns, size)  # entries of each page
+        pages = self.table[slot, :, :, : len(columns)][left > 0].astype(np.int64)
+        inside = np.arange(size)
+        where: Integers = (pages[:, None] * size + inside)[inside < left[left > 0][:, None]]
+        return where
+
     def register_holder(self, holder: Holder) -> None:
         """Names somebody else who holds pages of the pool: `holder()` lists them, as often as they are held."""
         self._holders.append(holder)

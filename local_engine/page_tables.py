@@ -141,6 +141,21 @@ class PageTables(PageRows):
         self._room[slots] -= counts
         return write
 
+    def fill(self, slot: int, lengths: NDArray[np.integer]) -> Integers:
+        """Begins an empty sequence with so many entries of each row [layers, kv_heads]; where they go, as `entries`.
+
+        Raises EngineError when the sequence has tokens, and OutOfPagesError, with nothing changed.
+        """
+        self._check_open(slot)
+        if self.lengths[slot].any():
+            raise EngineError(f"sequence {slot} has tokens already: only an empty one is filled")
+        slots = np.array([slot])
+        self._grow(slots, self._plan(slots, np.asarray(lengths, np.int64)[None]))
+        self.lengths[slot] = lengths
+        self.whole[slot] = False
+        self._settle(slots)
+        return self.entries(slot)
+
     # Shrinking
 
     def truncate(self, slot: int, tokens: int) -> None:

@@ -13,6 +13,7 @@ from lcdoc.local_engine.constraints import Matcher
 from lcdoc.local_engine.detokenizer import Detokenizer
 from lcdoc.local_engine.prefix_cache import Match
 from lcdoc.local_engine.sampling import Sampled, Sampling
+from lcdoc.local_engine.snapshot import ModelIdentity, Snapshot
 from lcdoc.local_engine.speculation import PromptLookup
 from lcdoc.local_engine.stop_strings import StopStrings
 
@@ -22,7 +23,8 @@ Finish = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request. `cached` ones of the prompt came from the prefix cache; `accepted` drafts held.
+    """Tokens of one request. `cached` ones of the prompt came from the prefix cache or a snapshot; `accepted` drafts
+    held.
 
     `kept` is how many entries a row of the cache held at the end, on average, and `cache_bytes` what its pages took;
     `cuts` is how often a recipe cut it.
@@ -48,6 +50,8 @@ class Piece:
     finish: Finish | None = None
     usage: Usage | None = None
     """With the last piece."""
+    snapshot: Snapshot | None = None
+    """With the last piece of a text that was read for it."""
 
 
 Deliver = Callable[["Piece | Exception"], None]
@@ -75,6 +79,10 @@ class Request:
     """While it runs with an allowance: what is known of its entries."""
     ahead: bool = False
     """Only to be read into the prefix cache, while nobody waits."""
+    captures: ModelIdentity | None = None
+    """Only to be read, for a snapshot by this model."""
+    prefix: Snapshot | None = None
+    """What the prompt begins with, which need not be read."""
     tokens: list[int] = field(default_factory=list)
     """Prompt and answer."""
     slot: int | None = None
@@ -103,16 +111,25 @@ class Request:
     @property
     def longest(self) -> int:
         """Tokens at most, prompt and answer."""
-        return len(self.prompt) + (0 if self.ahead else self.sampling.max_tokens)
+        return len(self.prompt) + (self.sampling.max_tokens if self.answers else 0)
+
+    @property
+    def answers(self) -> bool:
+        """Whether anything is to follow the prompt."""
+        return not self.ahead and self.captures is None
 
     @property
     def most(self) -> int:
         """Entries of a row of the cache at most."""
+        if self.prefix is not None:
+            return self.longest - self.prefix.read + int(self.prefix.lengths.max())
         return self.longest if self.allowance is None else self.allowance.most(self.longest)
 
     @property
     def place(self) -> int:
         """The position that the next token is rotated to."""
+        if self.prefix is not None:
+            return self.computed - self.prefix.shift
         return self.computed - (0 if self.held is None else self.held.shift)
 
     @property

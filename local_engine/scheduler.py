@@ -22,6 +22,7 @@ import numpy as np
 
 from lcdoc.local_engine.batch import Piece
 from lcdoc.local_engine.errors import RequestTooLargeError
+from lcdoc.local_engine.page_growth import Integers, pages_of
 from lcdoc.local_engine.page_tables import PageTables
 from lcdoc.local_engine.prefix_cache import PrefixCache
 from lcdoc.local_engine.requests import Request, Usage
@@ -69,10 +70,12 @@ class Scheduler:
     def idle(self) -> bool:
         return not self.waiting and not self.running
 
-    def check_fits(self, tokens: int) -> None:
-        """Raise RequestTooLargeError where a request of so many tokens could not run even alone."""
-        pool = self.tables.pool
+    def check_fits(self, request: Request) -> None:
+        """Raise RequestTooLargeError where a request could not run even alone."""
+        pool, tokens, prefix = self.tables.pool, request.most, request.prefix
         needed = self.tables.pages_for(tokens)
+        if prefix is not None:
+            needed = self._pages_of(prefix.lengths + (request.longest - prefix.read))
         if needed > pool.pages:
             raise RequestTooLargeError(
                 f"{tokens:,} tokens need {needed * pool.page_bytes / 2**20:,.0f} MiB of cache of "
@@ -81,7 +84,7 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         """Queue a request behind those that came before it. Raises RequestTooLargeError."""
-        self.check_fits(request.most)
+        self.check_fits(request)
         self.waiting.append(request)
 
     def drop(self, request: Request) -> None:
@@ -215,7 +218,7 @@ class Scheduler:
             sizes.append(size)
         share = min(self._readable(oldest), budget - sum(sizes))
         for request, size in zip((oldest, *others), (share, *sizes), strict=False):
-            last = size == _unread(request) and not request.ahead
+            last = size == _unread(request) and request.answers
             tokens = request.tokens[request.computed : request.computed + size]
             yield Work(
                 request, Piece(_slot(request), tokens, request.place, len(request.prompt), logits=1 if last else 0)
@@ -254,13 +257,13 @@ class Scheduler:
         """Give a request its pages, as many of them from the prefix cache as it has; False where there are too few."""
         match = None
         # Rows that are cut hold no prefix that another could share, nor do they go on from a shared one.
-        if self.prefixes is not None and request.allowance is None:
+        if self.prefixes is not None and request.allowance is None and request.prefix is None:
             match = self.prefixes.match(request.tokens)
             self.prefixes.lock(match)
         shared = 0 if match is None else match.tokens
         rows = self.tables.layers * self.tables.kv_heads
         first = self._first_room(request)
-        needed = self.tables.pages_for(first) - self.tables.pages_for(shared)
+        needed = self._pages_of(first) - self.tables.pages_for(shared)
         # Each running request may want a page in every row soon; a start that takes those would be undone at once.
         margin = rows * len(self.running)
         short = needed + margin - self.tables.pool.free
@@ -272,13 +275,22 @@ class Scheduler:
         if match is not None and match.tokens:
             self.tables.adopt(slot, match.blocks, match.tokens)
         self.tables.reserve(slot, first - shared + self._growth(request, needed + margin))
-        request.slot, request.locked, request.computed = slot, match, shared
+        request.slot, request.locked = slot, match
+        request.computed = shared if request.prefix is None else request.prefix.read
         if request.cached is None:
-            request.cached = shared
+            request.cached = request.computed
         return True
 
-    def _first_room(self, request: Request) -> int:
-        """Entries of a row that pages are taken for when a request starts."""
+    def _pages_of(self, entries: int | Integers) -> int:
+        """Pages of a sequence with so many entries in every row, or in each of [layers, kv_heads]."""
+        if isinstance(entries, int):
+            return self.tables.pages_for(entries)
+        return int(pages_of(entries, self.tables.pool.page_size).sum())
+
+    def _first_room(self, request: Request) -> int | Integers:
+        """Entries of a row, or of each, that pages are taken for when a request starts."""
+        if request.prefix is not None:
+            return request.prefix.lengths + (len(request.tokens) - request.prefix.read)
         if request.allowance is None:
             return len(request.tokens)
         # Where rows differ, each may end in a page of its own; a pool too small for that runs it alone.

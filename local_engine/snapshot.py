@@ -1,0 +1,343 @@
+"""A text that was read once: its cache of keys and values, whole or compressed, to be asked about any number of times.
+
+    snapshot = await engine.prefill(document, kv="kvzip@0.25")
+    snapshot.save("book.kv")
+    output = await engine.complete(question, prefix=Snapshot.load("book.kv"))
+
+It belongs to the model that read it, and to no engine: every question gets a copy of its entries in pages of its own,
+which may be in another process, years later. Rows are as long as compression left them, and stored one behind the
+other, so that a file holds nothing but what is kept. A file is mapped, and read when the first question needs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lcdoc.local_engine.compression.compressor import Held
+from lcdoc.local_engine.errors import InvalidRequestError, ModelFilesError, SnapshotError
+from lcdoc.local_engine.page_growth import pages_of
+from lcdoc.local_engine.page_tables import PageTables
+from lcdoc.local_engine.pages import to_device
+from lcdoc.local_engine.tensor_file import damaged, map_tensors, write_tensors
+
+_FORMAT: Final = "lcdoc snapshot"
+_VERSION: Final = "1"
+_SAMPLES: Final = 64
+_SAMPLE_BYTES: Final = 4096
+_AT_ONCE: Final = 1 << 16
+"""Entries that are converted or written together."""
+_LEAST_SCALE: Final = 2.0**-24
+"""The least float16 above 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model read a text: caches of two models, or of two precisions of one, are not to be mixed."""
+
+    name: str
+    fingerprint: str
+    """Hexadecimal; see `fingerprint`."""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.fingerprint[:8]})"
+
+
+def fingerprint(folder: Path, *precision: str) -> str:
+    """A hash of a checkpoint's config.json, of its weights' headers and sizes, of samples of the weights themselves,
+    and of the words for the `precision` they are run in. Raises ModelFilesError.
+
+    Fine-tunings of one model have the same headers, and hashing all weights takes longer than loading them.
+    """
+    found = hashlib.blake2b("\0".join(precision).encode(), digest_size=16)
+    try:
+        found.update((folder / "config.json").read_bytes())
+        for path in sorted(folder.glob("*.safetensors")):
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                header = int.from_bytes(file.read(8), "little")
+                found.update(f"{path.name} {size} {header}".encode())
+                found.update(file.read(min(header, size)))
+                for place in np.linspace(8 + header, max(8 + header, size - _SAMPLE_BYTES), _SAMPLES, dtype=np.int64):
+                    file.seek(int(place))
+                    found.update(file.read(_SAMPLE_BYTES))
+    except OSError as error:
+        raise ModelFilesError(f"{folder}: cannot be read ({error.strerror}): check the path") from None
+    return found.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Keys or values of all rows, one row behind the other."""
+
+    numbers: Tensor
+    """[E, D], of the cache's dtype, or int8"""
+    scale: Tensor | None = None
+    """float16 [E]: what an entry's int8 numbers are multiplied by"""
+
+    @property
+    def nbytes(self) -> int:
+        return self.numbers.nbytes + (0 if self.scale is None else self.scale.nbytes)
+
+    def part(self, first: int, end: int) -> Tensor:
+        """[end - first, D], to be read only."""
+        numbers = self.numbers[first:end]
+        return numbers if self.scale is None else numbers.float() * self.scale[first:end, None].float()
+
+    def chosen(self, keep: Tensor) -> Rows:
+        """Those that `keep` (bool [E]) names."""
+        return Rows(self.numbers[keep], None if self.scale is None else self.scale[keep])
+
+    def quantized(self) -> Rows:
+        """As int8, each entry by its largest number."""
+        if self.scale is not None:
+            return self
+        numbers = torch.empty(self.numbers.shape, dtype=torch.int8)
+        scale = torch.empty(len(numbers), dtype=torch.float16)
+        for first in range(0, len(numbers), _AT_ONCE):
+            part = self.numbers[first : first + _AT_ONCE].float()
+            step = (part.abs().amax(1) / 127).clamp(_LEAST_SCALE, torch.finfo(torch.float16).max).half()
+            scale[first : first + _AT_ONCE] = step
+            numbers[first : first + _AT_ONCE] = (part / step.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
+        return Rows(numbers, scale)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """A text's cache. E entries in all, row after row; made by `Engine.prefill` or `Snapshot.load`."""
+
+    model: ModelIdentity
+    recipe: str
+    """In its canonical spelling; "full" where all was kept."""
+    tokens: NDArray[np.int32]
+    """[read]: the text's, which are what a question's answer is penalised for, and copies from."""
+    lengths: NDArray[np.int64]
+    """[layers, kv_heads]: entries of each row."""
+    place: int
+    """The position to which the first key behind the text is rotated."""
+    keys: Rows
+    values: Rows
+    positions: Tensor
+    """int32 [E]: where in the text each entry stands"""
+    rotated_at: Tensor
+    """int32 [E]: what each key is rotated to"""
+    bias: Tensor | None = None
+    """float32 [E]: what is added to each entry's attention logits; None where a recipe merged nothing"""
+    cache_bytes: int = 0
+    """What its pages took in the engine that read it, pages counted whole."""
+
+    @property
+    def read(self) -> int:
+        """Tokens of the text."""
+        return len(self.tokens)
+
+    @property
+    def shift(self) -> int:
+        """How far a key behind the text is rotated less than where it stands."""
+        return self.read - self.place
+
+    @property
+    def head_dim(self) -> int:
+        return self.keys.numbers.shape[1]
+
+    @property
+    def kept(self) -> int:
+        """Entries of a row, on average."""
+        return round(float(self.lengths.mean()))
+
+    @property
+    def quantized(self) -> bool:
+        return self.keys.scale is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that is held, which is about the size of its file."""
+        others = [each.nbytes for each in (self.positions, self.rotated_at, self.bias) if each is not None]
+        return self.keys.nbytes + self.values.nbytes + sum(others) + self.tokens.nbytes
+
+    def truncate(self, tokens: int) -> Snapshot:
+        """Of the first `tokens` tokens alone: what is kept of those behind is left out, the rest is as it was read.
+
+        Raises InvalidRequestError where there are fewer, or where a recipe moved entries together.
+        """
+        if not 0 < tokens <= self.read:
+            raise InvalidRequestError(f"a snapshot of {self.read:,} tokens cannot be cut to {tokens:,}")
+        if self.shift:
+            raise InvalidRequestError(f"{self.recipe} moved the entries together: read the shorter text instead")
+        keep = self.positions < tokens
+        row = np.repeat(np.arange(self.lengths.size), self.lengths.ravel())
+        lengths = np.bincount(row[keep.numpy()], minlength=self.lengths.size).reshape(self.lengths.shape)
+        return replace(
+            self,
+            tokens=self.tokens[:tokens],
+            lengths=lengths,
+            place=tokens,
+            keys=self.keys.chosen(keep),
+            values=self.values.chosen(keep),
+            positions=self.positions[keep],
+            rotated_at=self.rotated_at[keep],
+            bias=None if self.bias is None else self.bias[keep],
+        )
+
+    def save(self, path: str | Path, *, quantize: Literal["int8"] | None = None) -> None:
+        """Write it to a file, which is there whole or as it was before.
+
+        `quantize` halves it, or quarters it where the cache is float32: int8 by entry, with a float16 scale. Raises
+        SnapshotError.
+        """
+        if quantize not in (None, "int8"):
+            raise InvalidRequestError(f"quantize={quantize!r} is not known for a snapshot: int8 or None")
+        keys, values = (
+            (self.keys, self.values) if quantize is None else (self.keys.quantized(), self.values.quantized())
+        )
+        tensors = {
+            "tokens": torch.from_numpy(self.tokens),
+            "lengths": torch.from_numpy(self.lengths.astype(np.int32)),
+            "keys": keys.numbers,
+            "values": values.numbers,
+            "positions": self.positions,
+            "rotated_at": self.rotated_at,
+            "keys.scale": keys.scale,
+            "values.scale": values.scale,
+            "bias": self.bias,
+        }
+        manifest = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "model": self.model.name,
+            "fingerprint": self.model.fingerprint,
+            "recipe": self.recipe,
+            "place": str(self.place),
+            "cache_bytes": str(self.cache_bytes),
+        }
+        write_tensors(Path(path), {name: each for name, each in tensors.items() if each is not None}, manifest)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Of a file, mapped into memory. Raises SnapshotError for one that is damaged, or of another version."""
+        path = Path(path)
+        tensors, manifest = map_tensors(path)
+        if manifest.get("format") != _FORMAT:
+            raise damaged(path, "its manifest does not say that it is one")
+        if manifest.get("version") != _VERSION:
+            raise SnapshotError(
+                f"{path}: is a snapshot of version {manifest.get('version')}, and version {_VERSION} is read: make it "
+                "again"
+            )
+        try:
+            return cls._checked(tensors, manifest)
+        except (ValueError, KeyError) as error:
+            raise damaged(path, str(error)) from None
+
+    @classmethod
+    def _checked(cls, tensors: Mapping[str, Tensor], manifest: Mapping[str, str]) -> Self:
+        tokens = _shaped(tensors, "tokens", None, dtype=torch.int32)
+        lengths = _shaped(tensors, "lengths", None, None, dtype=torch.int32).numpy().astype(np.int64)
+        if not lengths.size or lengths.min() < 0 or lengths.max() > len(tokens) or not lengths.max():
+            raise ValueError(f"rows that do not fit a text of {len(tokens)} tokens")
+        entries = int(lengths.sum())
+        keys, values = (_rows(tensors, name, entries) for name in ("keys", "values"))
+        if keys.numbers.shape != values.numbers.shape or keys.numbers.dtype != values.numbers.dtype:
+            raise ValueError("keys and values of two kinds")
+        place = int(manifest["place"])
+        if not 0 < place <= 2 * len(tokens):
+            raise ValueError(f"a text of {len(tokens)} tokens that ends at {place}")
+        return cls(
+            ModelIdentity(manifest["model"], manifest["fingerprint"]),
+            manifest["recipe"],
+            tokens.numpy(),
+            lengths,
+            place,
+            keys,
+            values,
+            _shaped(tensors, "positions", entries, dtype=torch.int32),
+            _shaped(tensors, "rotated_at", entries, dtype=torch.int32),
+            _shaped(tensors, "bias", entries, dtype=torch.float32) if "bias" in tensors else None,
+            int(manifest["cache_bytes"]),
+        )
+
+    def check(self, identity: ModelIdentity, tables: PageTables) -> None:
+        """Raises SnapshotError unless it is of this model, with the rows of this cache."""
+        if self.model.fingerprint != identity.fingerprint:
+            raise SnapshotError(
+                f"the snapshot was read by {self.model} and this engine runs {identity}: read the text again, or load "
+                "that model in that precision"
+            )
+        rows = (tables.layers, tables.kv_heads, tables.pool.head_dim)
+        if (*self.lengths.shape, self.head_dim) != rows:
+            raise SnapshotError(
+                f"the snapshot has rows of {(*self.lengths.shape, self.head_dim)} layers, heads and numbers, and the "
+                f"model of {rows}: read the text again"
+            )
+
+    def fill(self, tables: PageTables, slot: int) -> None:
+        """Put its entries into an empty sequence. Raises OutOfPagesError, with nothing changed."""
+        pool = tables.pool
+        where = tables.fill(slot, self.lengths)
+        bias = None if self.bias is None else pool.with_bias().view(-1)
+        for first in range(0, len(where), _AT_ONCE):
+            part = to_device(where[first : first + _AT_ONCE], pool.device)
+            end = first + len(part)
+            for store, rows in ((pool.keys, self.keys), (pool.values, self.values)):
+                store.view(-1, pool.head_dim).index_copy_(0, part, rows.part(first, end).to(pool.device, pool.dtype))
+            if bias is not None and self.bias is not None:
+                bias.index_copy_(0, part, self.bias[first:end].to(pool.device))
+        tables.biased[slot] = bias is not None
+
+
+def take(
+    tables: PageTables, slot: int, tokens: tuple[int, ...], *, model: ModelIdentity, held: Held | None
+) -> Snapshot:
+    """What a sequence that has read `tokens` holds, copied. `held` is what its recipe knows of it, None without one."""
+    pool, lengths = tables.pool, tables.lengths[slot].astype(np.int64)
+    where = to_device(tables.entries(slot), pool.device)
+    if held is None:
+        positions = torch.arange(len(tokens), dtype=torch.int32).repeat(lengths.size)
+        rotated_at, place, recipe = positions, len(tokens), "full"
+    else:
+        layout = held.entries.layout()
+        positions = layout.positions[layout.valid].to("cpu", torch.int32)
+        rotated_at = layout.stands[layout.valid].to("cpu", torch.int32)
+        place, recipe = len(tokens) - held.shift, str(held.allowance.recipe)
+    keys, values = (Rows(store.view(-1, pool.head_dim)[where].cpu()) for store in (pool.keys, pool.values))
+    return Snapshot(
+        model=model,
+        recipe=recipe,
+        tokens=np.array(tokens, np.int32),
+        lengths=lengths,
+        place=place,
+        keys=keys,
+        values=values,
+        positions=positions,
+        rotated_at=rotated_at,
+        bias=pool.with_bias().view(-1)[where].cpu() if tables.biased[slot] else None,
+        cache_bytes=int(pages_of(lengths, pool.page_size).sum()) * pool.page_bytes,
+    )
+
+
+def _rows(tensors: Mapping[str, Tensor], name: str, entries: int) -> Rows:
+    numbers = _shaped(tensors, name, entries, None)
+    if numbers.dtype != torch.int8:
+        if not numbers.is_floating_point():
+            raise ValueError(f"{name} are {numbers.dtype}")
+        return Rows(numbers)
+    return Rows(numbers, _shaped(tensors, f"{name}.scale", entries, dtype=torch.float16))
+
+
+def _shaped(tensors: Mapping[str, Tensor], name: str, *shape: int | None, dtype: torch.dtype | None = None) -> Tensor:
+    """The tensor, which has this shape; None is any size."""
+    tensor = tensors[name]
+    fits: Any = len(tensor.shape) == len(shape) and all(
+        wanted in (None, size) for size, wanted in zip(tensor.shape, shape, strict=True)
+    )
+    if not fits or (dtype is not None and tensor.dtype != dtype):
+        raise ValueError(f"{name} are {list(tensor.shape)} of {tensor.dtype}")
+    return tensor

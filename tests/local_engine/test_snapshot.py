@@ -1,0 +1,378 @@
+"""Texts that are read once and asked about: from memory and from files, whole and compressed, alone and together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lcdoc.local_engine.engine import Engine, KVConfig, Sampling
+from lcdoc.local_engine.errors import EngineError, InvalidRequestError, RequestTooLargeError, SnapshotError
+from lcdoc.local_engine.page_tables import PageTables
+from lcdoc.local_engine.pages import PagePool
+from lcdoc.local_engine.snapshot import ModelIdentity, Rows, Snapshot, fingerprint, take
+from lcdoc.tests.local_engine.checkpoints import rope, save_checkpoint
+from lcdoc.tests.local_engine.engines import BLOCK_BYTES, ask, ask_all, in_use, load, prompt_of, same, until
+
+Make = Callable[..., Path]
+SHORT = Sampling(max_tokens=12, temperature=0, ignore_eos=True)
+TEXT, QUESTION, OTHER = prompt_of(203), prompt_of(17, 1), prompt_of(5, 2)
+RAGGED = "snapkv+ada@0.25"
+RECIPES = (
+    RAGGED,
+    "knorm+when=end@0.25",
+    "window+positions=compact@64tok",
+    "snapkv+match@64tok",
+    "kvzip@0.25",
+    "h2o@0.5",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoint: Make) -> Path:
+    return checkpoint("qwen2", max_position_embeddings=2048)
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Iterator[Engine]:
+    with load(folder, step_tokens=64) as loaded:
+        yield loaded
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(engine: Engine) -> Iterator[None]:
+    yield
+    asyncio.run(until(lambda: in_use(engine) == 0))
+    engine._scheduler.tables.check_integrity()
+
+
+def read(engine: Engine, prompt: Any = TEXT, kv: str | None = "full") -> Snapshot:
+    return asyncio.run(engine.prefill(prompt, kv=kv))
+
+
+def test_a_question_behind_a_text_is_as_in_one_prompt(engine: Engine) -> None:
+    whole = ask(engine, TEXT + QUESTION, SHORT)
+    snapshot = read(engine)
+    assert (snapshot.read, snapshot.kept, snapshot.recipe) == (203, 203, "full")
+    assert snapshot.cache_bytes == 13 * BLOCK_BYTES
+    output = ask(engine, QUESTION, SHORT, prefix=snapshot)
+    assert same(output, whole)
+    assert (output.usage.prompt, output.usage.cached, output.usage.output) == (220, 203, 12)
+    assert output.usage.kept == whole.usage.kept
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_compressed_text_is_asked_and_cut_no_further(engine: Engine, recipe: str) -> None:
+    snapshot = read(engine, kv=recipe)
+    assert snapshot.recipe == recipe
+    assert snapshot.kept < 150
+    assert snapshot.nbytes < 0.8 * read(engine).nbytes
+    assert (snapshot.shift > 0) == ("compact" in recipe)
+    output = ask(engine, QUESTION, SHORT, prefix=snapshot)
+    assert len(output.tokens) == 12
+    assert output.usage.cuts == 0
+    assert abs(output.usage.kept - (snapshot.kept + 17 + 11)) <= 1
+
+
+def test_entries_are_those_that_were_kept(engine: Engine) -> None:
+    full, cut = read(engine), read(engine, kv="knorm+ada+when=end@0.25")
+    assert len(set(cut.lengths.ravel().tolist())) > 1
+    begins = np.cumsum(cut.lengths.ravel()) - cut.lengths.ravel()
+    for row, (begin, length) in enumerate(zip(begins, cut.lengths.ravel(), strict=True)):
+        part = slice(int(begin), int(begin + length))
+        positions = cut.positions[part].long()
+        assert (positions.diff() > 0).all()
+        torch.testing.assert_close(cut.keys.part(part.start, part.stop), full.keys.numbers[203 * row + positions])
+        torch.testing.assert_close(cut.values.part(part.start, part.stop), full.values.numbers[203 * row + positions])
+
+
+def test_an_answer_goes_on_as_in_the_request_that_read_the_text(engine: Engine) -> None:
+    """A cut at the end of a prompt is before its answer, so that a text whose answer has begun is cut alike."""
+    for recipe in ("snapkv+ada+when=end@0.25", "window+positions=compact+when=end@0.25", "snapkv+match+when=end@0.25"):
+        begun = ask(engine, TEXT, SHORT, kv=recipe)
+        snapshot = read(engine, kv=recipe)
+        ids = [each.token for each in begun.tokens]
+        output = ask(engine, ids[:1], Sampling(max_tokens=11, temperature=0, ignore_eos=True), prefix=snapshot)
+        assert [each.token for each in output.tokens] == ids[1:]
+
+
+@pytest.mark.parametrize("recipe", ["full", RAGGED, MATCHED, COMPACT])
+def test_a_file_is_as_good_as_memory(engine: Engine, tmp_path: Path, recipe: str) -> None:
+    snapshot = read(engine, kv=recipe)
+    path = tmp_path / "text.kv"
+    snapshot.save(path)
+    loaded = Snapshot.load(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["text.kv"]
+    assert snapshot.nbytes <= path.stat().st_size < snapshot.nbytes + 2048
+    assert (loaded.model, loaded.recipe, loaded.place) == (snapshot.model, snapshot.recipe, snapshot.place)
+    assert loaded.cache_bytes == snapshot.cache_bytes
+    assert (loaded.lengths == snapshot.lengths).all()
+    assert (loaded.bias is None) == ("match" not in recipe)
+    for name in ("positions", "rotated_at"):
+        assert torch.equal(getattr(loaded, name), getattr(snapshot, name))
+    assert same(ask(engine, QUESTION, SHORT, prefix=loaded), ask(engine, QUESTION, SHORT, prefix=snapshot))
+    loaded.save(path)  # over the file that it is mapped from
+    assert same(ask(engine, OTHER, SHORT, prefix=Snapshot.load(path)), ask(engine, OTHER, SHORT, prefix=loaded))
+
+
+def test_int8_is_near(engine: Engine, tmp_path: Path) -> None:
+    snapshot = read(engine, kv=RAGGED)
+    path = tmp_path / "text.kv"
+    snapshot.save(path, quantize="int8")
+    loaded = Snapshot.load(path)
+    assert loaded.quantized
+    assert loaded.nbytes < 0.5 * snapshot.nbytes
+    near = loaded.keys.part(0, 9999)
+    step = snapshot.keys.numbers.abs().amax(1, keepdim=True) / 127
+    assert ((near - snapshot.keys.numbers).abs() <= 0.52 * step).all()
+    exact, rough = (ask(engine, QUESTION, SHORT, prefix=each) for each in (snapshot, loaded))
+    assert exact.tokens[0].token == rough.tokens[0].token
+    loaded.save(path, quantize="int8")
+    assert torch.equal(Snapshot.load(path).keys.numbers, loaded.keys.numbers)
+    with pytest.raises(InvalidRequestError, match="int8 or None"):
+        snapshot.save(path, quantize="int2")
+
+
+def test_numbers_of_all_sizes_are_quantized() -> None:
+    numbers = torch.tensor([[0.0, 0.0], [1e-9, -1e-9], [3e38, -1e38], [1.0, -0.5]])
+    found = Rows(numbers).quantized().part(0, 4)
+    assert found.isfinite().all()
+    assert found[0].tolist() == [0, 0]
+    torch.testing.assert_close(found[3], numbers[3], atol=5e-3, rtol=0)
+
+
+def test_questions_together_equal_each_alone(engine: Engine) -> None:
+    snapshots = {kv: read(engine, kv=kv) for kv in ("full", RAGGED)}
+    asked = [(ids, SHORT, {"prefix": each}) for each in snapshots.values() for ids in (QUESTION, OTHER)]
+    asked += [(TEXT + QUESTION, SHORT, {}), (QUESTION, SHORT, {"kv": "knorm@8tok"})]
+    alone = [ask(engine, prompt, sampling, **options) for prompt, sampling, options in asked]
+    together = ask_all(engine, asked)
+    assert all(same(ours, theirs) for ours, theirs in zip(together, alone, strict=True))
+
+
+def test_a_snapshot_outlives_its_engine(folder: Path, engine: Engine) -> None:
+    kv = KVConfig(page_size=8, max_memory=400 * BLOCK_BYTES, recipe=RAGGED)
+    with Engine.load(folder, dtype="float32", device="cpu", kv=kv, step_tokens=64) as other:
+        snapshot = read(other, kv=None)
+        assert snapshot.recipe == RAGGED
+        expected = ask(other, QUESTION, SHORT, prefix=snapshot)
+    assert same(ask(engine, QUESTION, SHORT, prefix=snapshot), expected)
+
+
+def test_an_answer_that_gave_way_goes_on(folder: Path) -> None:
+    long = Sampling(max_tokens=90, temperature=0, ignore_eos=True)
+    with load(folder, blocks=24, step_tokens=64, sequences=4) as small:
+        snapshot = read(small, kv=RAGGED)
+        alone = ask(small, QUESTION, long, prefix=snapshot)
+        before = small.stats().preemptions
+        together = ask_all(small, [(QUESTION, long, {"prefix": snapshot})] * 4)
+        assert small.stats().preemptions > before
+        assert all(same(each, alone) for each in together)
+        assert in_use(small) == 0
+        small._scheduler.tables.check_integrity()
+
+
+def test_texts_and_chats(engine: Engine) -> None:
+    text = "The lighthouse keeper counts the ships that pass. "
+    snapshot = read(engine, text)
+    assert snapshot.tokens.tolist() == engine.encode(text)
+    whole = engine.encode(text) + engine.tokenizer.encode("How many?")
+    assert same(ask(engine, "How many?", SHORT, prefix=snapshot), ask(engine, whole, SHORT))
+    chat = [{"role": "user", "content": text}]
+    begun = read(engine, engine.encode(chat)[:20])
+    assert same(ask(engine, chat, SHORT, prefix=begun), ask(engine, chat, SHORT))
+    with pytest.raises(InvalidRequestError, match="does not begin with the snapshot's text"):
+        ask(engine, [{"role": "user", "content": "Else?"}], SHORT, prefix=snapshot)
+
+
+def test_what_cannot_be_asked(engine: Engine, checkpoint: Make) -> None:
+    snapshot = read(engine)
+    with pytest.raises(InvalidRequestError, match="empty"):
+        ask(engine, [], SHORT, prefix=snapshot)
+    with pytest.raises(InvalidRequestError, match=r"leave knorm@0\.5 to the snapshot"):
+        ask(engine, QUESTION, SHORT, prefix=snapshot, kv="knorm@0.5")
+    with pytest.raises(RequestTooLargeError, match="window is 2,048"):
+        ask(engine, prompt_of(1900), SHORT, prefix=snapshot)
+    other = load(checkpoint("llama", rope_parameters=rope("dynamic")))
+    with other, pytest.raises(InvalidRequestError, match="read text and question together"):
+        read(other)
+
+
+def test_too_large_for_the_cache(folder: Path, engine: Engine) -> None:
+    with load(folder, blocks=14, step_tokens=64) as small:
+        snapshot = read(engine)
+        with pytest.raises(RequestTooLargeError):
+            ask(small, prompt_of(60), SHORT, prefix=snapshot)
+        output = ask(small, OTHER, Sampling(max_tokens=500, temperature=0, ignore_eos=True), prefix=snapshot)
+        assert len(output.tokens) == 224 - 203 - 5
+        with pytest.raises(RequestTooLargeError):
+            ask(small, OTHER, SHORT, prefix=read(engine, prompt_of(300)))
+        assert in_use(small) == 0
+
+
+def test_another_model_is_refused(engine: Engine, folder: Path, tmp_path: Path) -> None:
+    other = save_checkpoint(tmp_path / "other", "qwen2", max_position_embeddings=2048, seed=1)
+    snapshot = read(engine)
+    with load(other) as loaded, pytest.raises(SnapshotError, match=f"read by {engine.name} .* this engine runs other"):
+        ask(loaded, QUESTION, SHORT, prefix=snapshot)
+    with (
+        Engine.load(folder, dtype="bfloat16", device="cpu") as rounded,
+        pytest.raises(SnapshotError, match="precision"),
+    ):
+        ask(rounded, QUESTION, SHORT, prefix=snapshot)
+    assert fingerprint(folder, "a") == fingerprint(folder, "a") != fingerprint(folder, "b")
+    assert fingerprint(folder) != fingerprint(other)
+
+
+def test_a_file_that_claims_this_model_s_name_with_other_rows_is_refused(engine: Engine) -> None:
+    tables = PageTables(PagePool(8, 4, 8, torch.float32), 1, 1, 1, 4)
+    slot = tables.open()
+    tables.append([slot], [3])
+    with pytest.raises(SnapshotError, match=r"rows of \(1, 1, 8\)"):
+        ask(engine, QUESTION, SHORT, prefix=take(tables, slot, (9, 8, 7), model=engine.identity, held=None))
+
+
+def header_of(path: Path) -> tuple[dict[str, dict[str, Any]], bytes]:
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    return json.loads(raw[8 : 8 + length]), raw[8 + length :]
+
+
+def rewrite(path: Path, header: object, data: bytes) -> None:
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def test_damaged_files_are_refused(engine: Engine, tmp_path: Path) -> None:
+    snapshot, path = read(engine, kv=RAGGED), tmp_path / "text.kv"
+    snapshot.save(path)
+    whole = path.read_bytes()
+    for size in (0, 4, 200, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(SnapshotError, match="is damaged, or no snapshot") as caught:
+            Snapshot.load(path)
+        assert "\n" not in str(caught.value)
+    for raw in (whole + b"x", b"\xff" * 100, b"hello, this is no snapshot at all" * 9):
+        path.write_bytes(raw)
+        with pytest.raises(SnapshotError, match="make it again"):
+            Snapshot.load(path)
+    with pytest.raises(SnapshotError, match="cannot be read"):
+        Snapshot.load(tmp_path / "none.kv")
+    with pytest.raises(SnapshotError, match="cannot be written"):
+        snapshot.save(tmp_path / "none" / "text.kv")
+    path.write_bytes(whole)
+    for name, field, value in (
+        ("keys", "dtype", "F64"),
+        ("keys", "dtype", "I32"),
+        ("keys", "shape", [1 << 60, 1 << 60]),
+        ("keys", "shape", [-1, 16]),
+        ("keys", "data_offsets", [0, 1 << 50]),
+        ("lengths", "shape", [6]),
+        ("tokens", "shape", [1, 203]),
+        ("__metadata__", "version", "2"),
+        ("__metadata__", "format", "pt"),
+        ("__metadata__", "place", "-3"),
+        ("__metadata__", "place", "many"),
+    ):
+        header, data = header_of(path)
+        header[name][field] = value
+        rewrite(path, header, data)
+        with pytest.raises(SnapshotError):
+            Snapshot.load(path)
+        path.write_bytes(whole)
+    header, data = header_of(path)
+    del header["__metadata__"]["recipe"]
+    rewrite(path, header, data)
+    with pytest.raises(SnapshotError, match="recipe"):
+        Snapshot.load(path)
+    path.write_bytes(whole)
+    header, data = header_of(path)
+    first, end = header["lengths"]["data_offsets"]
+    for length in (-1, 1 << 30, 204):
+        lengths = np.full((end - first) // 4, length, np.int32).tobytes()
+        rewrite(path, header, data[:first] + lengths + data[end:])
+        with pytest.raises(SnapshotError, match="damaged"):
+            Snapshot.load(path)
+
+
+def test_tokens_that_the_model_has_not_are_refused(engine: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "text.kv"
+    read(engine).save(path)
+    header, data = header_of(path)
+    first, end = header["tokens"]["data_offsets"]
+    rewrite(path, header, data[:first] + np.full(203, 1 << 20, np.int32).tobytes() + data[end:])
+    with pytest.raises(InvalidRequestError, match="the model knows"):
+        ask(engine, QUESTION, SHORT, prefix=Snapshot.load(path))
+
+
+def test_cancelling_while_a_text_is_read(engine: Engine) -> None:
+    async def hang_up() -> None:
+        steps = engine.stats().steps
+        reading = asyncio.create_task(engine.prefill(prompt_of(1500, 9), kv="knorm@64tok"))
+        await until(lambda: engine.stats().steps > steps)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        await until(lambda: engine.stats().running == 0)
+
+    asyncio.run(hang_up())
+
+
+def test_a_snapshot_that_cannot_be_put_into_pages_fails_its_own_request(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = read(engine, kv=RAGGED)
+    fine = ask(engine, TEXT, SHORT)
+    monkeypatch.setattr(Rows, "part", lambda *_: (_ for _ in ()).throw(ValueError("gone")))
+
+    async def both() -> list[object]:
+        return await asyncio.gather(
+            engine.complete(QUESTION, SHORT, prefix=snapshot), engine.complete(TEXT, SHORT), return_exceptions=True
+        )
+
+    failed, other = asyncio.run(both())
+    assert isinstance(failed, EngineError)
+    assert "gone" in str(failed)
+    assert same(other, fine)
+
+
+def test_the_first_tokens_alone(engine: Engine) -> None:
+    snapshot = read(engine)
+    assert same(ask(engine, QUESTION, SHORT, prefix=snapshot.truncate(77)), ask(engine, TEXT[:77] + QUESTION, SHORT))
+    cut = read(engine, kv=RAGGED)
+    less = cut.truncate(100)
+    assert less.lengths.sum() == (cut.positions < 100).sum() == len(less.keys.numbers)
+    assert len(ask(engine, QUESTION, SHORT, prefix=less).tokens) == 12
+    for count in (0, 204):
+        with pytest.raises(InvalidRequestError, match="cannot be cut"):
+            snapshot.truncate(count)
+    with pytest.raises(InvalidRequestError, match="read the shorter text"):
+        read(engine, kv=COMPACT).truncate(100)
+
+
+def test_rows_of_all_lengths_are_filled() -> None:
+    tables = PageTables(PagePool(64, 4, 2, torch.float32), 2, 2, 3, 2)
+    lengths = np.array([[0, 1, 4], [5, 12, 3]])
+    other = tables.open()
+    tables.append([other], [3])
+    slot = tables.open()
+    where = tables.fill(slot, lengths)
+    assert len(set(where.tolist())) == len(where) == lengths.sum()
+    assert (where == tables.entries(slot)).all()
+    begin = 0
+    for layer in range(2):
+        for head in range(3):
+            pages = tables.table[slot, layer, head]
+            expected = [int(pages[at // 4]) * 4 + at % 4 for at in range(lengths[layer, head])]
+            assert where[begin : begin + len(expected)].tolist() == expected
+            begin += len(expected)
+    tables.check_integrity()
+    with pytest.raises(EngineError, match="only an empty one"):
+        tables.fill(slot, lengths)
+    assert str(ModelIdentity("model", "0123456789")) == "model (01234567)"
