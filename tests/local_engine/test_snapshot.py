@@ -24,14 +24,8 @@ Make = Callable[..., Path]
 SHORT = Sampling(max_tokens=12, temperature=0, ignore_eos=True)
 TEXT, QUESTION, OTHER = prompt_of(203), prompt_of(17, 1), prompt_of(5, 2)
 RAGGED = "snapkv+ada@0.25"
-RECIPES = (
-    RAGGED,
-    "knorm+when=end@0.25",
-    "window+positions=compact@64tok",
-    "snapkv+match@64tok",
-    "kvzip@0.25",
-    "h2o@0.5",
-)
+COMPACT, MATCHED = "window+positions=compact@64tok", "snapkv+match@64tok"
+RECIPES = (RAGGED, "knorm+when=end@0.25", COMPACT, MATCHED, "kvzip@0.25", "h2o@0.5")
 
 
 @pytest.fixture(scope="module")
