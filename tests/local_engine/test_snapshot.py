@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,13 @@ def test_entries_are_those_that_were_kept(engine: Engine) -> None:
         assert (positions.diff() > 0).all()
         torch.testing.assert_close(cut.keys.part(part.start, part.stop), full.keys.numbers[203 * row + positions])
         torch.testing.assert_close(cut.values.part(part.start, part.stop), full.values.numbers[203 * row + positions])
+
+
+def test_entries_that_moved_together_are_known_by_where_they_stood(engine: Engine) -> None:
+    snapshot = read(engine, kv=COMPACT)
+    assert int(snapshot.positions.max()) == 202
+    assert int(snapshot.rotated_at.max()) == snapshot.place - 1 < 150
+    assert snapshot.positions[:4].tolist() == snapshot.rotated_at[:4].tolist() == [0, 1, 2, 3]
 
 
 def test_an_answer_goes_on_as_in_the_request_that_read_the_text(engine: Engine) -> None:
@@ -293,6 +301,13 @@ def test_damaged_files_are_refused(engine: Engine, tmp_path: Path) -> None:
         rewrite(path, header, data[:first] + lengths + data[end:])
         with pytest.raises(SnapshotError, match="damaged"):
             Snapshot.load(path)
+
+
+def test_rows_longer_than_the_text_are_refused(engine: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "text.kv"
+    replace(read(engine), tokens=np.array(TEXT[:10], np.int32), place=10).save(path)
+    with pytest.raises(SnapshotError, match="do not fit a text of 10 tokens"):
+        Snapshot.load(path)
 
 
 def test_tokens_that_the_model_has_not_are_refused(engine: Engine, tmp_path: Path) -> None:
