@@ -232,7 +232,10 @@ def main() -> int:
     answers.mkdir(parents=True, exist_ok=True)
     sentences = Sentences(natural_text(arguments.text), testing=True)
     sizes = {"tokens": arguments.tokens, "count": arguments.contexts, "seeds": arguments.seeds}
-    cases = dict(made_cases(sentences, **sizes, asked=arguments.tasks.split(",")))
+    tasks = arguments.tasks.split(",")
+    if unknown := sorted(set(tasks) - set(TASKS)):
+        raise SystemExit(f"--tasks: {', '.join(unknown)} is none of {', '.join(TASKS)}")
+    cases = dict(made_cases(sentences, **sizes, asked=tasks))
     tokenizer = Tokenizer.from_file(str(arguments.model / "tokenizer.json"))
     asked = answers / "questions.jsonl"
     text = "".join(json.dumps(line_of(name, case, tokenizer)) + "\n" for name, case in cases.items())
