@@ -56,12 +56,7 @@ class CpuOperations:
     ) -> Tensor:
         config = self._config
         plain = batch.observer is None and not batch.tables.biased[batch.slots].any()
-        if (
-            self._attends_compiled
-            and plain
-            and batch.singles == len(batch.slots)
-            and qkv.dtype in cpu_loops.DTYPES
-        ):
+        if self._attends_compiled and plain and batch.singles == len(batch.slots) and qkv.dtype in cpu_loops.DTYPES:
             return cpu_loops.attend(
                 layer,
                 qkv.contiguous(),
