@@ -55,9 +55,15 @@ class CpuOperations:
         self, layer: int, qkv: Tensor, head_norm: Tensor | None, rotation: tuple[Tensor, Tensor] | None, batch: Batch
     ) -> Tensor:
         config = self._config
-        plain = batch.observer is None and not batch.tables.biased[batch.slots].any()
-        if self._attends_compiled and plain and batch.singles == len(batch.slots) and qkv.dtype in cpu_loops.DTYPES:
-            return cpu_loops.attend(
+        tokens, heads = len(qkv), config.heads
+        compiled = (
+            self._attends_compiled
+            and batch.singles == len(batch.slots)
+            and not batch.tables.biased[batch.slots].any()
+            and qkv.dtype in cpu_loops.DTYPES
+        )
+        if compiled:
+            out = cpu_loops.attend(
                 layer,
                 qkv.contiguous(),
                 head_norm,
@@ -67,15 +73,17 @@ class CpuOperations:
                 eps=config.rms_norm_eps,
                 window=config.windows[layer],
             )
-        tokens, heads, kv_heads = len(qkv), config.heads, config.kv_heads
-        each = qkv.view(tokens, heads + 2 * kv_heads, config.head_dim)
-        qk, v = each[:, : heads + kv_heads], each[:, heads + kv_heads :]
+            if batch.observer is None:
+                return out
+        each = qkv.view(tokens, heads + 2 * config.kv_heads, config.head_dim)
+        qk, v = each[:, : heads + config.kv_heads], each[:, heads + config.kv_heads :]
         if head_norm is not None:
             qk = self.norm(qk, head_norm, config.rms_norm_eps)
         before = qk
         if rotation is not None:
             qk = rotate(qk, *rotation)
-        out = self._attention(layer, (qk[:, :heads], qk[:, heads:], v), config.windows[layer], batch)
+        if not compiled:
+            out = self._attention(layer, (qk[:, :heads], qk[:, heads:], v), config.windows[layer], batch)
         if batch.observer is not None:
             batch.observer.attends(layer, before[:, :heads], qk[:, :heads], batch)
         return out.view(tokens, heads * config.head_dim)
