@@ -1,7 +1,7 @@
 """Matrices that activations are multiplied by, in the form that is fastest where they live.
 
 On a CPU a weight lies in large pages, as its file has it, row after row. A few rows of activations, which is what
-decoding has, go through our own loops (`kernels/cpu_linear.c`), which read it at the memory's bandwidth; a prompt's
+decoding has, go through our own loops (`kernels/cpu/`), which read it at the memory's bandwidth; a prompt's
 many rows through PyTorch's product. Where those loops were not compiled, oneDNN packs the weight. On a GPU a weight
 stays as it is. Weight-only int8 and int4 are in `quantization.py`.
 """
