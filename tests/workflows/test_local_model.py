@@ -127,7 +127,8 @@ def test_a_cap_gives_a_partial_answer_that_can_be_gone_on_with(opened, tmp_path)
 
 def test_an_interrupted_run_is_gone_on_with(opened, tmp_path):
     space = opened()
-    documents = handbook(space, tmp_path, 8_000)
+    # Long enough that it is not read to its end while the interruption is on its way.
+    documents = handbook(space, tmp_path, 24_000)
     seen: list[Event] = []
 
     def leave(event: Event) -> None:
