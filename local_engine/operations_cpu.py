@@ -6,6 +6,8 @@ passes over memory as its operators allow.
 
 from __future__ import annotations
 
+import logging
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -14,6 +16,8 @@ from lcdoc.local_engine.attention_cpu import CpuAttention
 from lcdoc.local_engine.batch import Batch
 from lcdoc.local_engine.config import ModelConfig
 from lcdoc.local_engine.kernels import cpu_loops
+
+logger = logging.getLogger(__name__)
 
 _FEW_ROWS = 16
 """Rows up to which one thread of the compiled loops is faster than PyTorch's operators."""
@@ -25,7 +29,10 @@ class CpuOperations:
     def __init__(self, config: ModelConfig) -> None:
         self._config = config
         self._attention = CpuAttention(config.head_dim**-0.5)
-        self._compiled = cpu_loops.missing() is None
+        reason = cpu_loops.missing()
+        self._compiled = reason is None
+        if reason is not None:
+            logger.warning("decoding on this CPU goes without compiled loops, more slowly: %s", reason)
         self._attends_compiled = self._compiled and config.head_dim <= cpu_loops.MOST_DIM
 
     def norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +12,10 @@ import torch
 from torch import Tensor
 
 from lcdoc.local_engine.batch import Batch, Piece, gather
+from lcdoc.local_engine.config import read_config
 from lcdoc.local_engine.kernels import cpu_loops, reference
 from lcdoc.local_engine.linear import linear
+from lcdoc.local_engine.operations_cpu import CpuOperations
 from lcdoc.local_engine.page_tables import PageTables
 from lcdoc.local_engine.pages import PagePool
 
@@ -148,6 +152,17 @@ def test_one_thread_and_two_give_the_same() -> None:
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(*found)
+
+
+def test_going_without_them_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, checkpoint: Callable[..., Path]
+) -> None:
+    config = read_config(checkpoint("llama"))
+    CpuOperations(config)
+    assert caplog.messages == []
+    monkeypatch.setattr(cpu_loops, "missing", lambda: "no compiler")
+    CpuOperations(config)
+    assert caplog.messages == ["decoding on this CPU goes without compiled loops, more slowly: no compiler"]
 
 
 def test_loops_that_are_not_there_are_refused() -> None:
