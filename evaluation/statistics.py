@@ -1,0 +1,95 @@
+"""How sure a mean is: bootstrap intervals, paired differences, risk against coverage.
+
+Questions about one document are alike, so whole documents are drawn, not questions ("An Introduction to the Bootstrap",
+1993, chapter 8); where there is but one document, its questions are. Intervals are percentile intervals of 95 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+RESAMPLES = 2_000
+Floats = npt.NDArray[np.float64]
+Places = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure, and the 95 % interval around it."""
+
+    value: float
+    low: float
+    high: float
+    questions: int
+    documents: int
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much more the second of two runs has than the first, on the questions that both have."""
+
+    estimate: Estimate
+    p: float
+    """Two-sided: how often chance alone would give a difference as far from 0. Never below 1 / resamples."""
+
+
+def mean_of(values: Sequence[float], documents: Sequence[Hashable], *, seed: int = 0) -> Estimate:
+    """The mean of one figure a question; `documents` says of which document each question is. Not for no values."""
+    figures = np.asarray(values, dtype=np.float64)
+    draws = _resampled(lambda places: float(figures[places].mean()), documents, seed)
+    return _estimate(float(figures.mean()), draws, documents)
+
+
+def risk_coverage_of(
+    confidences: Sequence[float], scores: Sequence[float], documents: Sequence[Hashable], *, seed: int = 0
+) -> Estimate:
+    """`risk_coverage_area` with its interval."""
+    sure, right = np.asarray(confidences, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    draws = _resampled(lambda places: risk_coverage_area(sure[places], right[places]), documents, seed)
+    return _estimate(risk_coverage_area(sure, right), draws, documents)
+
+
+def paired_difference(
+    first: Sequence[float], second: Sequence[float], documents: Sequence[Hashable], *, seed: int = 0
+) -> Difference:
+    """The mean of `second` minus that of `first`, question by question; both in the same order."""
+    gains = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
+    draws = _resampled(lambda places: float(gains[places].mean()), documents, seed)
+    tail = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
+    return Difference(_estimate(float(gains.mean()), draws, documents), min(1.0, 2 * (tail + 1) / (len(draws) + 1)))
+
+
+def risk_coverage_area(confidences: Sequence[float] | Floats, scores: Sequence[float] | Floats) -> float:
+    """Area under the risk-coverage curve: the error (1 - score) of the k surest answers, averaged over every k.
+
+    0 is perfect; sorting by chance gives the mean error. Answers of equal confidence come in no order: each has the
+    error of their mean ("Selective Classification for Deep Neural Networks", 2017).
+    """
+    sure, errors = np.asarray(confidences, dtype=np.float64), 1.0 - np.asarray(scores, dtype=np.float64)
+    _, group = np.unique(-sure, return_inverse=True)
+    shared = (np.bincount(group, errors) / np.bincount(group))[group]
+    ordered = shared[np.argsort(group, kind="stable")]
+    return float((np.cumsum(ordered) / np.arange(1, len(ordered) + 1)).mean())
+
+
+def _resampled(statistic: Callable[[Places], float], documents: Sequence[Hashable], seed: int) -> Floats:
+    """The statistic of RESAMPLES samples of the questions, each of as many documents as there are."""
+    numbers = {document: number for number, document in enumerate(dict.fromkeys(documents))}
+    owners = np.array([numbers[document] for document in documents], dtype=np.intp)
+    if len(numbers) == 1:
+        owners = np.arange(len(documents))
+    clusters, rng, questions = int(owners.max()) + 1, np.random.default_rng(seed), np.arange(len(owners))
+    draws = np.empty(RESAMPLES)
+    for number in range(RESAMPLES):
+        times = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)
+        draws[number] = statistic(np.repeat(questions, times[owners]))
+    return draws
+
+
+def _estimate(value: float, draws: Floats, documents: Sequence[Hashable]) -> Estimate:
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Estimate(value, float(low), float(high), len(documents), len(set(documents)))
