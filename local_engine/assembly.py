@@ -1,22 +1,40 @@
-"""What is decided when a model is loaded: where it runs, with which operations, and how large its cache is."""
+"""What an engine is put together from: where the model runs, with which operations, and how large its cache is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import torch
 
-from lcdoc.local_engine.compression.recipe import Recipe
-from lcdoc.local_engine.config import ModelConfig
-from lcdoc.local_engine.decoder import Operations
+from lcdoc.local_engine.compression.recipe import Recipe, as_recipe
+from lcdoc.local_engine.config import ModelConfig, read_config
+from lcdoc.local_engine.decoder import Decoder, Operations
 from lcdoc.local_engine.errors import EngineError
+from lcdoc.local_engine.generation_config import GenerationDefaults, read_generation_defaults
+from lcdoc.local_engine.graphed_decoding import GraphedDecoder
+from lcdoc.local_engine.hub import Progress as OnFetch
+from lcdoc.local_engine.hub import locate
+from lcdoc.local_engine.loading import OnProgress, load_weights
 from lcdoc.local_engine.memory import cache_bytes
+from lcdoc.local_engine.model_identity import ModelIdentity, identity_of
+from lcdoc.local_engine.page_tables import PageTables
+from lcdoc.local_engine.pages import PagePool
+from lcdoc.local_engine.passing_threads import in_a_passing_thread
+from lcdoc.local_engine.precision import choose_dtype
+from lcdoc.local_engine.prefix_cache import PrefixCache
+from lcdoc.local_engine.quantization import Quantization
+from lcdoc.local_engine.rope import Rope
+from lcdoc.local_engine.scheduler import Scheduler
+from lcdoc.local_engine.tokenizer import Tokenizer
+from lcdoc.local_engine.weights import Checkpoint
 
 SEQUENCES: Final = {"cpu": 16, "cuda": 64}
 """Requests that run at once, where nothing else is asked for."""
 STEP_TOKENS: Final = {"cpu": 512, "cuda": 2048}
 """Tokens of one forward pass."""
+_TABLE_COLUMNS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +51,75 @@ class KVConfig:
     recipe: Recipe | str | None = None
     """How the cache of each request is compressed, unless the request says otherwise; None keeps everything. What a
     recipe has cut is not shared: such requests neither find nor leave beginnings in the prefix cache."""
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A loaded model but for the decoder, which holds the weights: whoever runs it alone has that."""
+
+    identity: ModelIdentity
+    config: ModelConfig
+    tokenizer: Tokenizer
+    defaults: GenerationDefaults
+    scheduler: Scheduler
+    recipe: Recipe | None
+    """How the cache of a request is compressed that does not say."""
+    dtype: torch.dtype
+    device: torch.device
+    weight_bytes: int
+    """Bytes of the matrices, as they are held."""
+
+
+def assemble(
+    path_or_hub_id: str | Path,
+    *,
+    dtype: str,
+    quantize: Quantization | None,
+    device: str,
+    kv: KVConfig,
+    sequences: int | None,
+    step_tokens: int | None,
+    on_progress: OnProgress | None,
+    on_fetch: OnFetch | None,
+) -> tuple[Assembly, Decoder | GraphedDecoder]:
+    """Load a checkpoint; see `Engine.load`. Raises EngineError: ModelFilesError, UnsupportedModelError."""
+    recipe = as_recipe(kv.recipe)
+    folder = locate(path_or_hub_id, on_fetch)
+    config = read_config(folder)
+    where = choose_device(device)
+    number_type = in_a_passing_thread(lambda: choose_dtype(dtype, where))
+    tokenizer = Tokenizer.load(folder, config)
+    weights = in_a_passing_thread(
+        lambda: load_weights(Checkpoint(folder), config, number_type, where, quantize=quantize, on_progress=on_progress)
+    )
+    most = sequences or SEQUENCES[where.type]
+    pages = cache_pages(config, kv, number_type, where, most)
+    pool = PagePool(pages, kv.page_size, config.head_dim, number_type, where)
+    columns = min(_TABLE_COLUMNS, -(-config.context_window // kv.page_size))
+    # One more than run: probes of a recipe are read on a fork, and snapshots put into pages.
+    tables = PageTables(pool, most + 1, config.layers, config.kv_heads, columns)
+    rope = Rope(config, where)
+    # Keys that depend on a prompt's length are of no use to a prompt of another length.
+    keeps = kv.prefix_cache and not rope.depends_on_length
+    decoder = Decoder(config, weights, rope, operations_on(config, where))
+    name = folder.name if Path(path_or_hub_id).exists() else str(path_or_hub_id)
+    assembly = Assembly(
+        identity_of(name, folder, config, number_type, quantize),
+        config,
+        tokenizer,
+        read_generation_defaults(folder),
+        Scheduler(
+            tables,
+            PrefixCache(tables) if keeps else None,
+            sequences=most,
+            step_tokens=step_tokens or STEP_TOKENS[where.type],
+        ),
+        recipe,
+        number_type,
+        where,
+        weights.nbytes,
+    )
+    return assembly, GraphedDecoder(decoder) if where.type == "cuda" else decoder
 
 
 def choose_device(wanted: str) -> torch.device:

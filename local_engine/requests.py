@@ -11,9 +11,10 @@ from lcdoc.local_engine.compression.compressor import Held
 from lcdoc.local_engine.compression.marks import Marks
 from lcdoc.local_engine.constraints import Matcher
 from lcdoc.local_engine.detokenizer import Detokenizer
+from lcdoc.local_engine.model_identity import ModelIdentity
 from lcdoc.local_engine.prefix_cache import Match
 from lcdoc.local_engine.sampling import Sampled, Sampling
-from lcdoc.local_engine.snapshot import ModelIdentity, Snapshot
+from lcdoc.local_engine.snapshot import Snapshot
 from lcdoc.local_engine.speculation import PromptLookup
 from lcdoc.local_engine.stop_strings import StopStrings
 

@@ -11,7 +11,6 @@ other, so that a file holds nothing but what is kept. A file is mapped, and read
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lcdoc.local_engine.compression.compressor import Held
-from lcdoc.local_engine.errors import InvalidRequestError, ModelFilesError, SnapshotError
+from lcdoc.local_engine.errors import InvalidRequestError, SnapshotError
+from lcdoc.local_engine.model_identity import ModelIdentity
 from lcdoc.local_engine.page_growth import pages_of
 from lcdoc.local_engine.page_tables import PageTables
 from lcdoc.local_engine.pages import to_device
@@ -31,47 +31,10 @@ from lcdoc.local_engine.tensor_file import damaged, map_tensors, write_tensors
 
 _FORMAT: Final = "lcdoc snapshot"
 _VERSION: Final = "1"
-_SAMPLES: Final = 64
-_SAMPLE_BYTES: Final = 4096
 _AT_ONCE: Final = 1 << 16
 """Entries that are converted or written together."""
 _LEAST_SCALE: Final = 2.0**-24
 """The least float16 above 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelIdentity:
-    """Which model read a text: caches of two models, or of two precisions of one, are not to be mixed."""
-
-    name: str
-    fingerprint: str
-    """Hexadecimal; see `fingerprint`."""
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.fingerprint[:8]})"
-
-
-def fingerprint(folder: Path, *precision: str) -> str:
-    """A hash of a checkpoint's config.json, of its weights' headers and sizes, of samples of the weights themselves,
-    and of the words for the `precision` they are run in. Raises ModelFilesError.
-
-    Fine-tunings of one model have the same headers, and hashing all weights takes longer than loading them.
-    """
-    found = hashlib.blake2b("\0".join(precision).encode(), digest_size=16)
-    try:
-        found.update((folder / "config.json").read_bytes())
-        for path in sorted(folder.glob("*.safetensors")):
-            size = path.stat().st_size
-            with path.open("rb") as file:
-                header = int.from_bytes(file.read(8), "little")
-                found.update(f"{path.name} {size} {header}".encode())
-                found.update(file.read(min(header, size)))
-                for place in np.linspace(8 + header, max(8 + header, size - _SAMPLE_BYTES), _SAMPLES, dtype=np.int64):
-                    file.seek(int(place))
-                    found.update(file.read(_SAMPLE_BYTES))
-    except OSError as error:
-        raise ModelFilesError(f"{folder}: cannot be read ({error.strerror}): check the path") from None
-    return found.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -483,17 +483,17 @@ def _breaking(*_: object) -> Any:
 def test_a_request_that_fails_fails_alone(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, at: str, what: Callable[..., Any]
 ) -> None:
-    made = engine._request
+    made = engine._admission.request
 
-    def spoiled(prompt: Any, *rest: Any, **options: Any) -> Any:
-        request = made(prompt, *rest, **options)
+    def spoiled(asked: Any, deliver: Any) -> Any:
+        request = made(asked, deliver)
         if request.matcher is not None:
             request.matcher = _Fails(request.matcher, at, what)
         return request
 
     expected = ask(engine, prompt_of(33), Sampling(max_tokens=40, ignore_eos=True))
     failed = engine.stats().failed
-    monkeypatch.setattr(engine, "_request", spoiled)
+    monkeypatch.setattr(engine._admission, "request", spoiled)
 
     async def both() -> None:
         other = asyncio.create_task(engine.complete(prompt_of(33), Sampling(max_tokens=40, ignore_eos=True)))
@@ -508,15 +508,15 @@ def test_a_request_that_fails_fails_alone(
 
 @pytest.mark.parametrize("at", ["forced", "valid", "prepare"])
 def test_what_only_saves_time_may_fail(engine: Engine, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
-    made = engine._request
+    made = engine._admission.request
 
-    def spoiled(prompt: Any, *rest: Any, **options: Any) -> Any:
-        request = made(prompt, *rest, **options)
+    def spoiled(asked: Any, deliver: Any) -> Any:
+        request = made(asked, deliver)
         request.matcher = _Fails(request.matcher, at, _breaking)
         return request
 
     expected = ask(engine, CHAT, Sampling(max_tokens=60), schema=SCHEMA)
-    monkeypatch.setattr(engine, "_request", spoiled)
+    monkeypatch.setattr(engine._admission, "request", spoiled)
     assert same(ask(engine, CHAT, Sampling(max_tokens=60), schema=SCHEMA), expected)
 
 

@@ -15,9 +15,10 @@ import torch
 
 from lcdoc.local_engine.engine import Engine, KVConfig, Sampling
 from lcdoc.local_engine.errors import EngineError, InvalidRequestError, RequestTooLargeError, SnapshotError
+from lcdoc.local_engine.model_identity import ModelIdentity, fingerprint
 from lcdoc.local_engine.page_tables import PageTables
 from lcdoc.local_engine.pages import PagePool
-from lcdoc.local_engine.snapshot import ModelIdentity, Rows, Snapshot, fingerprint, take
+from lcdoc.local_engine.snapshot import Rows, Snapshot, take
 from lcdoc.tests.local_engine.checkpoints import rope, save_checkpoint
 from lcdoc.tests.local_engine.engines import BLOCK_BYTES, ask, ask_all, in_use, load, prompt_of, same, until
 

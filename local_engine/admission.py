@@ -1,0 +1,179 @@
+"""What callers ask, checked and made into requests that the scheduler takes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from numbers import Integral
+from typing import Any, Final, Literal
+
+from lcdoc.local_engine.assembly import Assembly
+from lcdoc.local_engine.compression.allowance import Allowance
+from lcdoc.local_engine.compression.marks import Marks
+from lcdoc.local_engine.compression.recipe import Recipe, as_recipe
+from lcdoc.local_engine.constraints import Grammar, Grammars
+from lcdoc.local_engine.detokenizer import Detokenizer
+from lcdoc.local_engine.errors import InvalidRequestError, RequestTooLargeError
+from lcdoc.local_engine.requests import Deliver, Request
+from lcdoc.local_engine.sampling import Sampling
+from lcdoc.local_engine.snapshot import Snapshot
+from lcdoc.local_engine.speculation import PromptLookup
+from lcdoc.local_engine.stop_strings import StopStrings
+from lcdoc.local_engine.windows import window_behind, window_cut, window_in_full
+
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
+"""A text to be continued, token ids, or the messages of a chat."""
+
+_MOST_DRAFTS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a caller wants; see `Engine.generate`."""
+
+    prompt: Prompt
+    sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=1))
+    schema: Mapping[str, Any] | None = None
+    regex: str | None = None
+    variables: Mapping[str, Any] | None = None
+    kv: Recipe | str | None = None
+    marks: Marks | None = None
+    prefix: Snapshot | None = None
+    purpose: Literal["answer", "read ahead", "snapshot"] = "answer"
+
+
+class Admission:
+    """Of one engine. May be used from any thread."""
+
+    def __init__(self, assembly: Assembly, *, speculate: bool) -> None:
+        self.assembly = assembly
+        self._speculate = speculate
+        self._numbers = itertools.count()
+        self._grammars: Grammars | None = None
+        self._compiling = threading.Lock()
+
+    @property
+    def window(self) -> int:
+        """Tokens of a prompt and its answer, where the request says nothing of its cache."""
+        parts = self.assembly
+        if parts.recipe is not None:
+            return window_cut(parts.config, Allowance(parts.recipe, 1, parts.scheduler.step_tokens))
+        return window_in_full(parts.config, parts.scheduler.tables)
+
+    def encode(self, prompt: Prompt, **variables: Any) -> list[int]:
+        """A prompt's token ids. Raises InvalidRequestError."""
+        tokenizer = self.assembly.tokenizer
+        if isinstance(prompt, str):
+            return [*tokenizer.prefix_ids, *tokenizer.encode(prompt)]
+        messages = [each for each in prompt if isinstance(each, Mapping)]
+        if messages and len(messages) == len(prompt):
+            return tokenizer.encode_chat(messages, **variables)
+        ids = [each for each in prompt if not isinstance(each, Mapping)]
+        if len(ids) < len(prompt) or not all(isinstance(token, Integral) for token in ids):
+            raise InvalidRequestError("a prompt is a text, token ids, or messages, and nothing of two kinds")
+        return [int(token) for token in ids]
+
+    def grammar(
+        self, schema: Mapping[str, Any] | None = None, regex: str | None = None, *, max_tokens: float = math.inf
+    ) -> Grammar | None:
+        """See `Engine.grammar`."""
+        if schema is None and regex is None:
+            return None
+        if schema is not None and regex is not None:
+            raise InvalidRequestError("an answer follows a schema or a regular expression, not both")
+        with self._compiling:
+            if self._grammars is None:
+                self._grammars = Grammars(self.assembly.tokenizer)
+        if schema is not None:
+            grammar = self._grammars.compile_schema(schema)
+        else:
+            grammar = self._grammars.compile_regex(regex or "")
+        if max_tokens < grammar.least_tokens < math.inf:
+            raise InvalidRequestError(
+                f"an answer that fits takes {grammar.least_tokens} tokens at least, and max_tokens is {max_tokens}: "
+                "raise it, shorten the prompt, or simplify the schema"
+            )
+        return grammar
+
+    def request(self, ask: Ask, deliver: Deliver) -> Request:
+        """Raises EngineError: InvalidRequestError, RequestTooLargeError, SnapshotError."""
+        parts, prefix = self.assembly, ask.prefix
+        recipe = as_recipe(ask.kv) if ask.kv is not None or prefix is not None else parts.recipe
+        ids = self._ids(ask, recipe)
+        allowance = None
+        if recipe is not None:
+            allowance = Allowance(recipe, len(ids), parts.scheduler.step_tokens, parts.config.context_window)
+            (ask.marks or Marks()).check(len(ids))
+        window = self._window_of(allowance, prefix)
+        answers = ask.purpose == "answer"
+        if len(ids) + answers > window:
+            of_cache = "" if window == parts.config.context_window else ", which is what the cache holds"
+            raise RequestTooLargeError(
+                f"the prompt has {len(ids):,} tokens and the window is {window:,}{of_cache}: shorten the prompt"
+            )
+        sampling = ask.sampling
+        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, max(1, window - len(ids)))).seeded()
+        grammar = self.grammar(ask.schema, ask.regex, max_tokens=sampling.max_tokens)
+        request = Request(
+            next(self._numbers),
+            tuple(ids),
+            sampling,
+            deliver,
+            Detokenizer(parts.tokenizer),
+            StopStrings(sampling.stop),
+            end_tokens=parts.tokenizer.eos_ids,
+            matcher=None if grammar is None else grammar.start(),
+            lookup=PromptLookup(_MOST_DRAFTS) if self._speculate and answers else None,
+            allowance=allowance,
+            marks=ask.marks,
+            ahead=ask.purpose == "read ahead",
+            captures=parts.identity if ask.purpose == "snapshot" else None,
+            prefix=prefix,
+        )
+        parts.scheduler.check_fits(request)
+        return request
+
+    def close(self) -> None:
+        """End what compiles grammars."""
+        if self._grammars is not None:
+            self._grammars.close()
+
+    def _ids(self, ask: Ask, recipe: Recipe | None) -> list[int]:
+        """The token ids of prompt and prefix together, checked."""
+        parts, prefix = self.assembly, ask.prefix
+        if prefix is None:
+            ids = self.encode(ask.prompt, **(ask.variables or {}))
+        else:
+            if recipe is not None:
+                raise InvalidRequestError(f"what is read behind a snapshot is kept: leave {recipe} to the snapshot")
+            prefix.check(parts.identity, parts.scheduler.tables)
+            ids = self._behind(prefix, ask.prompt, ask.variables or {})
+        if len(ids) == (0 if prefix is None else prefix.read):
+            raise InvalidRequestError("the prompt is empty: give at least one token")
+        if not 0 <= min(ids) <= max(ids) < parts.config.vocab_size:
+            raise InvalidRequestError(
+                f"the prompt has token {max(ids) if min(ids) >= 0 else min(ids)}, and the model knows 0 to "
+                f"{parts.config.vocab_size - 1}: check that tokenizer.json is its own"
+            )
+        return ids
+
+    def _behind(self, prefix: Snapshot, prompt: Prompt, variables: Mapping[str, Any]) -> list[int]:
+        """The token ids of a prompt that goes on behind a snapshot, the snapshot's among them."""
+        read: list[int] = prefix.tokens.tolist()
+        if isinstance(prompt, str):
+            return read + self.assembly.tokenizer.encode(prompt)
+        ids = self.encode(prompt, **variables)
+        if not any(isinstance(each, Mapping) for each in prompt):
+            return read + ids
+        if ids[: len(read)] != read:
+            raise InvalidRequestError("the chat does not begin with the snapshot's text: give what follows as a text")
+        return ids
+
+    def _window_of(self, allowance: Allowance | None, prefix: Snapshot | None) -> int:
+        config, tables = self.assembly.config, self.assembly.scheduler.tables
+        if prefix is not None:
+            return window_behind(config, tables, prefix)
+        return self.window if allowance is None else window_cut(config, allowance)
