@@ -206,9 +206,10 @@ class Compressor:
         if not np.array_equal(held.entries.lengths.cpu().numpy(), lengths):
             raise EngineError(f"sequence {held.slot} of the cache does not hold what was noted of it")
         layout = held.entries.layout()
-        sinks, recent = held.allowance.recipe.protects(budget)
-        positions = layout.positions
-        protected = (positions < sinks) | (positions >= len(tokens) - recent) | held.marks.kept(positions)
+        recipe, positions = held.allowance.recipe, layout.positions
+        sinks, recent = recipe.protects(budget)
+        named = held.marks.kept(positions, recipe.protect)
+        protected = (positions < sinks) | (positions >= len(tokens) - recent) | named
         late = torch.tensor(tokens[len(held.tokens) :], dtype=torch.int64, device=positions.device)
         held.tokens = torch.cat((held.tokens, late))
         surprise = torch.tensor(held.sightings.surprise, device=positions.device)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lcdoc.local_engine.compression.recipe import Protect
 from lcdoc.local_engine.errors import InvalidRequestError
 
 
@@ -16,7 +17,9 @@ class Marks:
     """Places in a prompt, in tokens."""
 
     protected: Sequence[tuple[int, int]] = ()
-    """Ranges (first, end) that are kept in any case: the question, instructions, headings."""
+    """Ranges (first, end) that are kept in any case, such as the question and instructions."""
+    headings: Sequence[tuple[int, int]] = ()
+    """Ranges that are headings, for recipes that keep these."""
     sentence_starts: Sequence[int] | None = None
     """Where sentences begin."""
     task: Sequence[int] = ()
@@ -25,19 +28,27 @@ class Marks:
 
     def check(self, tokens: int) -> None:
         """Raises InvalidRequestError for a place outside a prompt of `tokens` tokens."""
-        for first, end in self.protected:
+        for first, end in (*self.protected, *self.headings):
             if not 0 <= first <= end <= tokens:
                 raise InvalidRequestError(f"tokens {first} to {end} are to be kept, and the prompt has 0 to {tokens}")
         for place in self.sentence_starts or ():
             if not 0 <= place < tokens:
                 raise InvalidRequestError(f"a sentence begins at token {place}, and the prompt has 0 to {tokens - 1}")
 
-    def kept(self, positions: Tensor) -> Tensor:
-        """bool, of positions' shape: whether each is protected."""
-        kept = torch.zeros_like(positions, dtype=torch.bool)
-        for first, end in self.protected:
-            kept |= (positions >= first) & (positions < end)
-        return kept
+    def kept(self, positions: Tensor, protect: Protect = "named") -> Tensor:
+        """bool, of positions' shape: whether each is protected by a recipe that does so to what `protect` says."""
+        ranges = [*self.protected, *(self.headings if protect == "headings" else ())]
+        starts = self.begins(positions) if protect == "starts" else None
+        kept = torch.zeros_like(positions, dtype=torch.bool) if starts is None else starts
+        if protect == "none" or not ranges:
+            return kept
+        edges = torch.tensor(ranges, device=positions.device)
+        last = int(edges.max())
+        depth = torch.zeros(last + 1, dtype=torch.int64, device=positions.device)
+        depth.index_add_(0, edges[:, 0], torch.ones_like(edges[:, 0]))
+        depth.index_add_(0, edges[:, 1], -torch.ones_like(edges[:, 1]))
+        inside = depth.cumsum(dim=0) > 0
+        return kept | inside[positions.clamp(0, last)]
 
     def begins(self, positions: Tensor) -> Tensor | None:
         """bool, of positions' shape: whether a sentence begins there; None where that is not known."""

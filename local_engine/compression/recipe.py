@@ -9,9 +9,9 @@
 
 A recipe is items joined by `+`, and the amount behind an `@`. An item is a part (`registry.py` lists them) with its
 options behind a colon, `name:option=value,option=value`, or an option of the recipe itself, `option=value`: sinks,
-recent, when (during, end), positions (original, compact, self-extend, capped), and ratio or tokens. There is
-one scorer, at most one budget (else `uniform`) and at most one reducer (else `drop`), in any order. A part whose name
-ends in a plus keeps it: `kvzip+@0.25`, `kvzip++ada@0.25`.
+recent, protect (named, headings, starts, none), when (during, end), positions (original, compact, self-extend, capped),
+and ratio or tokens. There is one scorer, at most one budget (else `uniform`) and at most one reducer (else `drop`), in
+any order. A part whose name ends in a plus keeps it: `kvzip+@0.25`, `kvzip++ada@0.25`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Final, Literal, Self, cast, get_args
+from typing import Any, Final, Literal, Self, cast
 
 from lcdoc.local_engine.compression.options import option_values, read_value, written
 from lcdoc.local_engine.compression.parts import Budget, Needs, Part, Probe, Reducer, Scorer, names
@@ -30,10 +30,11 @@ from lcdoc.local_engine.compression.scorers.snapkv import SnapKV
 from lcdoc.local_engine.errors import InvalidRequestError
 
 When = Literal["during", "end"]
+Protect = Literal["named", "headings", "starts", "none"]
 
 FULL: Final = "full"
 """In place of a recipe: keep everything, whatever the engine's own recipe is."""
-_RECIPE_OPTIONS: Final = ("sinks", "recent", "when", "positions", "ratio", "tokens")
+_RECIPE_OPTIONS: Final = ("sinks", "recent", "protect", "when", "positions", "ratio", "tokens")
 SCHEMES: Final[dict[str, type[Positions]]] = {
     "original": Original,
     "compact": Compact,
@@ -88,6 +89,9 @@ class Recipe:
     recent: int | None = None
     """Last entries that are always kept. None: as many as the scorer's window has queries or its share of the budget
     asks for, else 32; then at most half of the budget."""
+    protect: Protect = "named"
+    """What else is kept in any case of what the caller knows of the text (`Marks`): `named` spans, such as question and
+    instructions; these and `headings`, or the `starts` of sentences; or `none` of it."""
     when: When = "during"
     """`during`: after each chunk of the prompt, so that no more than budget + chunk entries a row are ever held; `end`:
     once the prompt is read, as the literature does."""
@@ -194,6 +198,8 @@ class Recipe:
             items.append(f"sinks={self.sinks}")
         if self.recent is not None:
             items.append(f"recent={self.recent}")
+        if self.protect != "named":
+            items.append(f"protect={self.protect}")
         if self.when != "during":
             items.append(f"when={self.when}")
         if self.moves:
@@ -314,14 +320,14 @@ def _frame(options: dict[str, str], text: str) -> dict[str, Any]:
             raise InvalidRequestError(
                 f"{text!r}: a recipe has no option {key!r}: it has {names(list(_RECIPE_OPTIONS))}"
             )
+        if key in {"ratio", "tokens"}:
+            continue
         if key in {"sinks", "recent"}:
             if not value.isdecimal():
                 raise InvalidRequestError(f"{text!r}: {key} is {value!r}: give a whole number, 0 or more")
             values[key] = int(value)
         elif key == "positions":
             values[key] = _scheme(value, text)
-        elif key == "when":
-            if value not in get_args(When):
-                raise InvalidRequestError(f"{text!r}: {key} is {value!r}: it is {names(get_args(When))}")
-            values[key] = value
+        else:
+            values[key] = read_value(value, {"when": When, "protect": Protect}[key], f"{text!r}: {key}")
     return values

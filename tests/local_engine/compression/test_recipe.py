@@ -31,6 +31,8 @@ from lcdoc.local_engine.errors import InvalidRequestError
             "knorm+positions=self-extend:group=4,neighbours=100@0.5",
         ),
         ("knorm+positions=capped@0.5", "knorm+positions=capped@0.5"),
+        ("knorm+protect=headings@0.5", "knorm+protect=headings@0.5"),
+        ("knorm+protect=named@0.5", "knorm@0.5"),
         ("window+positions=compact+when=end+recent=9+sinks=16@64tok", None),
     ],
 )
@@ -57,7 +59,10 @@ def test_options_reach_the_parts() -> None:
     ("text", "said"),
     [
         ("", "nothing before or between"),
-        ("snap@0.5", "'snap' is no part of a compression recipe .scorers: window, h2o"),
+        ("snap@0.5", "'snap' is no part of a compression recipe: did you mean snapkv.$"),
+        ("StreamingLLM@0.5", "did you mean window.$"),
+        ("snapkv+adakv@0.5", "'adakv' is no part of a compression recipe: did you mean ada.$"),
+        ("xyzzy@0.5", "'xyzzy' is no part of a compression recipe .scorers: window, knorm.*reducers: drop"),
         ("snapkv", "does not say how much is kept: write one, @0.25"),
         ("snapkv@2", "'@2' is no amount"),
         ("snapkv@0", "'@0' is no amount"),
@@ -78,6 +83,7 @@ def test_options_reach_the_parts() -> None:
         ("snapkv:window@0.5", "'window' is no option: write NAME=VALUE"),
         ("snapkv:window=1,window=2@0.5", "sets window twice"),
         ("snapkv+when=now@0.5", "when is 'now': it is during or end"),
+        ("snapkv+protect=all@0.5", "protect is 'all': it is named, headings, starts or none"),
         ("snapkv+positions=away@0.5", "positions is 'away': it is original, compact, self-extend or capped"),
         ("snapkv+positions=capped:far=3@0.5", "capped has no option 'far': it has reach"),
         ("snapkv+positions=capped:reach=0@0.5", "capped distance is 0"),
