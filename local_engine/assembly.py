@@ -9,6 +9,7 @@ from typing import Final
 import torch
 
 from lcdoc.local_engine.compression.recipe import Recipe, as_recipe
+from lcdoc.local_engine.compression.stretched_rope import Stretching
 from lcdoc.local_engine.config import ModelConfig, read_config
 from lcdoc.local_engine.decoder import Decoder, Operations
 from lcdoc.local_engine.errors import EngineError
@@ -79,13 +80,17 @@ def assemble(
     kv: KVConfig,
     sequences: int | None,
     step_tokens: int | None,
+    rope: Stretching | str | None,
     on_progress: OnProgress | None,
     on_fetch: OnFetch | None,
 ) -> tuple[Assembly, Decoder | GraphedDecoder]:
     """Load a checkpoint; see `Engine.load`. Raises EngineError: ModelFilesError, UnsupportedModelError."""
     recipe = as_recipe(kv.recipe)
+    stretching = Stretching.parse(rope) if isinstance(rope, str) else rope
     folder = locate(path_or_hub_id, on_fetch)
     config = read_config(folder)
+    if stretching is not None:
+        config = stretching.applied(config)
     where = choose_device(device)
     number_type = in_a_passing_thread(lambda: choose_dtype(dtype, where))
     tokenizer = Tokenizer.load(folder, config)
@@ -98,10 +103,10 @@ def assemble(
     columns = min(_TABLE_COLUMNS, -(-config.context_window // kv.page_size))
     # One more than run: probes of a recipe are read on a fork, and snapshots put into pages.
     tables = PageTables(pool, most + 1, config.layers, config.kv_heads, columns)
-    rope = Rope(config, where)
+    rotations = Rope(config, where)
     # Keys that depend on a prompt's length are of no use to a prompt of another length.
-    keeps = kv.prefix_cache and not rope.depends_on_length
-    decoder = Decoder(config, weights, rope, operations_on(config, where))
+    keeps = kv.prefix_cache and not rotations.depends_on_length
+    decoder = Decoder(config, weights, rotations, operations_on(config, where))
     name = folder.name if Path(path_or_hub_id).exists() else str(path_or_hub_id)
     assembly = Assembly(
         identity_of(name, folder, config, number_type, quantize),

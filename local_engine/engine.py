@@ -23,6 +23,7 @@ from lcdoc.local_engine.assembly import Assembly, KVConfig, assemble
 from lcdoc.local_engine.compression.compressor import Compressor
 from lcdoc.local_engine.compression.marks import Marks
 from lcdoc.local_engine.compression.recipe import Recipe
+from lcdoc.local_engine.compression.stretched_rope import Stretching
 from lcdoc.local_engine.constraints import Grammar
 from lcdoc.local_engine.decoder import Decoder
 from lcdoc.local_engine.errors import EngineError, InvalidRequestError
@@ -71,15 +72,17 @@ class Engine:
         sequences: int | None = None,
         step_tokens: int | None = None,
         speculate: bool = True,
+        rope: Stretching | str | None = None,
         on_progress: OnProgress | None = None,
         on_fetch: OnFetch | None = None,
     ) -> Self:
         """Load a checkpoint of the Llama family from a folder, or from the hub.
 
         `dtype` is auto, bfloat16, float16 or float32; `quantize` int8, int4 or None; `device` auto, cpu or cuda[:N].
-        `sequences` run at once at most, and a pass computes `step_tokens` tokens at most. Blocks until the model is
-        loaded; `on_fetch` is told the bytes that came from the hub, `on_progress` the layers that are loaded. Raises
-        EngineError: ModelFilesError, UnsupportedModelError.
+        `sequences` run at once at most, and a pass computes `step_tokens` tokens at most. `rope` stretches the window,
+        as in "yarn:length=32768" (compression/stretched_rope.py). Blocks until the model is loaded; `on_fetch` is told
+        the bytes that came from the hub, `on_progress` the layers that are loaded. Raises EngineError: ModelFilesError,
+        UnsupportedModelError, InvalidRequestError for what `kv` or `rope` cannot mean.
         """
         assembly, decoder = assemble(
             path_or_hub_id,
@@ -89,6 +92,7 @@ class Engine:
             kv=kv or KVConfig(),
             sequences=sequences,
             step_tokens=step_tokens,
+            rope=rope,
             on_progress=on_progress,
             on_fetch=on_fetch,
         )
@@ -114,12 +118,12 @@ class Engine:
 
     def stats(self) -> Stats:
         """Figures for monitoring. Read without stopping the engine, so they may be of neighbouring moments."""
-        pool, prefixes, totals = self._scheduler.tables.pool, self._scheduler.prefixes, self._loop.totals
+        pool, totals = self._scheduler.tables.pool, self._loop.totals
         return Stats(
             running=self._loop.running,
             waiting=self._loop.waiting,
             pages_used=pool.pages - pool.free,
-            pages_cached=prefixes.pages if prefixes is not None else 0,
+            pages_cached=self._scheduler.room.cached_pages,
             pages=pool.pages,
             steps=totals.steps,
             requests=totals.requests,

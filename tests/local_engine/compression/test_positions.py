@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from lcdoc.local_engine.compression.positions import (
     rerotated,
     smallest_group,
 )
-from lcdoc.local_engine.compression.stretched_rope import STRETCHES, stretched
+from lcdoc.local_engine.compression.stretched_rope import STRETCHES, Stretching, stretched
 from lcdoc.local_engine.config import read_config
 from lcdoc.local_engine.errors import InvalidRequestError
 from lcdoc.local_engine.rope import Rope
@@ -229,3 +230,31 @@ def test_models_stretched_already_are_refused(tmp_path):
 def test_unknown_ways_are_refused(config):
     with pytest.raises(InvalidRequestError, match="choose linear, ntk, dynamic or yarn"):
         stretched(config, "magic", 100)
+
+
+@pytest.mark.parametrize("spelled", ["yarn:length=256", "linear:factor=4", "ntk:factor=2.5", "dynamic:length=1000"])
+def test_a_stretching_is_written_as_it_is_read(config, spelled):
+    made = Stretching.parse(spelled)
+    assert str(made) == spelled
+    length = made.length or round(made.factor * 64)
+    assert made.applied(config) == stretched(config, made.kind, length)
+    assert made.applied(config).context_window == length
+
+
+@pytest.mark.parametrize(
+    ("spelled", "problem"),
+    [
+        ("magic:length=100", "'magic' is none of linear, ntk, dynamic or yarn"),
+        ("yarn", "as in yarn:length=32768 or yarn:factor=4"),
+        ("yarn:width=5", "as in yarn:length=32768 or yarn:factor=4"),
+        ("yarn:length=", "as in yarn:length=32768 or yarn:factor=4"),
+        ("yarn:length=many", "length is 'many': give a whole number"),
+        ("yarn:length=0", "length is 0: give 1 or more"),
+        ("linear:factor=nan", "factor is nan: give 1 or more"),
+        ("linear:factor=inf", "factor is inf: give 1 or more"),
+    ],
+)
+def test_what_names_no_stretching_is_refused(spelled, problem):
+    with pytest.raises(InvalidRequestError, match=re.escape(problem)) as refused:
+        Stretching.parse(spelled)
+    assert "\n" not in str(refused.value)
