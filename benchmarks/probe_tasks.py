@@ -1,13 +1,14 @@
 """What a probe of cache compression reads and is asked: made-up facts between sentences of natural text.
 
 A context is natural text into which facts were put, each in a sentence of its own, about one key word each. Every
-fact can be asked for, and the answer stands in the context or is a count of what stands there. The tasks, after
-"RULER: What's the Real Context Size of Your Long-Context Language Models?" (section 3):
+fact can be asked for, and the answer stands in the context. The tasks, after "RULER: What's the Real Context Size of
+Your Long-Context Language Models?" (section 3):
 
 - needle: `Remember walnut amber falcon river.` asks for three words behind a key, one among many keys;
-- values: a key with two such sentences far apart, both wanted;
+- values: a key with two such sentences, each in a place of its own, both wanted;
 - trace: `Follow walnut cedar.` leads from key to key, and the last is a needle: the whole way is wanted;
-- count: how many sentences `Seen walnut.` there are;
+- count: of the words in sentences `Seen walnut amber.`, the one that was seen most often (the paper's extraction of
+  frequent words). It is seen at least twice as often as any other, and no single sentence tells it;
 - copy: `Passage walnut` is followed by a sentence of natural text, which is wanted word for word.
 
 A question stands after the context, or before it; its answer begins with the key, so that both are answered alike.
@@ -20,7 +21,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -51,12 +52,19 @@ VALUES = _words(
     "sextant lantern candle bucket ladle kettle saucer teapot goblet pitcher trumpet bassoon clarinet oboe cello "
     "banjo lute zither"
 )
-MOST_COUNTED = 6
 VALUE_WORDS = 3
-_COPIED = (8, 24)
+_MOST_SEEN = (3, 5)
+"""How often the word is seen that `count` asks for."""
+_OTHERS_SEEN = 2
+"""How many other words are seen with the same key."""
+_COPIED = (6, 14)
 """Words of natural sentences that are copied."""
 _NAMES = re.compile("|".join([*KEYS, *VALUES]))
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+")
+_BOOK = re.compile(
+    r"^\*\*\* ?START OF TH[^\n]*\n(.*?)^(?:\*\*\* ?END OF TH|End of (?:the )?Project Gutenberg)",
+    re.MULTILINE | re.DOTALL,
+)
 _PLAIN = str.maketrans("\u2018\u2019\u201c\u201d\u2014\u2013", "''\"\"--")
 _TESTED = 10
 """Of so many blocks of natural text one is kept for testing."""
@@ -77,7 +85,7 @@ class Sentences:
                     self.all += kept[start : start + size]
         self.copied = [one for one in self.all if _COPIED[0] <= len(one.split()) <= _COPIED[1]]
         if not self.copied:
-            raise ValueError("the text has no sentence of 8 to 24 words: name a folder of books")
+            raise ValueError(f"the text has no sentence of {_COPIED[0]} to {_COPIED[1]} words: name a folder of books")
 
     def run(self, rng: random.Random, words: int) -> list[str]:
         """Consecutive sentences of about so many words; none for 0."""
@@ -98,7 +106,13 @@ def natural_text(folder: Path | None, *, most: int = 12) -> list[str]:
         paths = [root / "examples" / "handbook.txt", root / "README.md", *sorted((root / "docs").glob("*.md"))]
     if not paths:
         raise ValueError(f"{folder} has no .txt files")
-    return [path.read_text(encoding="utf-8", errors="replace") for path in paths]
+    return [_book(path.read_text(encoding="utf-8", errors="replace")) for path in paths]
+
+
+def _book(text: str) -> str:
+    """Without what Project Gutenberg writes before and after a book."""
+    found = _BOOK.search(text)
+    return found[1] if found else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +130,17 @@ class Question:
         """As it stands after a context."""
         return f"{ASK}{self.ask}{ANSWER}"
 
-    def right(self, given: str) -> bool:
-        """Whether `given`, an answer up to the end token, is right. Values may come in either order."""
-        said, wanted = given.split(), self.answer.split()
+    def answers(self) -> list[str]:
+        """All that are right: values may come in either order."""
         if self.task != "values":
-            return said == wanted
-        size = 1 + VALUE_WORDS
-        halves = [said[:size], said[size:]]
-        return sorted(halves) == sorted([wanted[:size], wanted[size:]])
+            return [self.answer]
+        said = self.answer.split()
+        half = len(said) // 2
+        return [self.answer, "".join(f" {word}" for word in (*said[half:], *said[:half]))]
+
+    def right(self, given: str) -> bool:
+        """Whether `given`, an answer up to the end token, is right."""
+        return given.split() in [one.split() for one in self.answers()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +189,9 @@ class Tasks:
         # Facts keep no order: each goes to a place of its own.
         for one in planted:
             pieces.insert(rng.randint(0, len(pieces)), one)
+        context = tuple(sentence for piece in pieces for sentence in piece)
         rng.shuffle(questions)
-        return Case(tuple(sentence for piece in pieces for sentence in piece), tuple(questions))
+        return Case(context, tuple(_in_order(one, context) if one.task == "values" else one for one in questions))
 
     def _value(self) -> str:
         return " ".join(self.rng.sample(VALUES, VALUE_WORDS))
@@ -186,8 +204,7 @@ class Tasks:
     def _values(self, keys: list[str]) -> tuple[list[str], list[Question]]:
         key, both = keys.pop(), [self._value(), self._value()]
         told = [f"Remember {key} {value}." for value in both]
-        answer = "".join(f" {key} {value}" for value in both)
-        return told, [Question("values", key, f" Remember both {key}", answer, tuple(told))]
+        return told, [Question("values", key, f" Remember both {key}", "", tuple(told))]
 
     def _trace(self, keys: list[str]) -> tuple[list[str], list[Question]]:
         way, value = [keys.pop() for _ in range(self.rng.choice([2, 3]))], self._value()
@@ -197,11 +214,22 @@ class Tasks:
         return told, [Question("trace", way[0], f" Follow {way[0]}", answer, tuple(told))]
 
     def _count(self, keys: list[str]) -> tuple[list[str], list[Question]]:
-        key, times = keys.pop(), self.rng.randint(1, MOST_COUNTED)
-        told = [f"Seen {key}."] * times
-        return told, [Question("count", key, f" Count {key}", f" {key} {times}", tuple(told))]
+        rng, key = self.rng, keys.pop()
+        most, *others = rng.sample(VALUES, 1 + _OTHERS_SEEN)
+        times = rng.randint(*_MOST_SEEN)
+        told = [f"Seen {key} {most}."] * times
+        for other in others:
+            told += [f"Seen {key} {other}."] * rng.randint(1, times // 2)
+        return told, [Question("count", key, f" Count {key}", f" {key} {most}", tuple(told))]
 
     def _copy(self, keys: list[str]) -> tuple[list[str], list[Question]]:
         key, sentence = keys.pop(), self.rng.choice(self._sentences.copied)
         told = f"Passage {key} {sentence}"
         return [told], [Question("copy", key, f" Copy {key}", f" {key} {sentence}", (told,))]
+
+
+def _in_order(question: Question, context: Sequence[str]) -> Question:
+    """With the values in the order of the context, which is how a solver is taught to say them."""
+    told = sorted(question.evidence, key=context.index)
+    answer = "".join(one.removeprefix("Remember").removesuffix(".") for one in told)
+    return replace(question, answer=answer, evidence=tuple(told))

@@ -13,11 +13,11 @@ from torch.nn.functional import cross_entropy
 from lcdoc.benchmarks.probe_network import ProbeNetwork
 from lcdoc.benchmarks.probe_tasks import ANSWER, ASK, BEGIN, KEYS, TASKS, VALUES, Question, Sentences, Tasks
 from lcdoc.benchmarks.small_model_network import Shape
-from lcdoc.benchmarks.train_probe import Rows, encoded, optimizers, shape_of, trained_tokenizer, write
+from lcdoc.benchmarks.train_probe import WINDOW, Rows, encoded, optimizers, shape_of, trained_tokenizer, write
 
 PROSE = [
     " ".join(
-        f"The {noun} of house {number} was {state} when they came back at night, and nobody said why."
+        f"The {noun} of house {number} was {state}, and nobody said why."
         for number in range(150)
         for noun, state in (("door", "open"), ("roof", "gone"), ("clock", "silent"))
     )
@@ -38,7 +38,10 @@ def test_every_answer_stands_in_the_context(sentences: Sentences) -> None:
             assert all(sentence in case.context for sentence in question.evidence)
             evidence = " ".join(question.evidence)
             if question.task == "count":
-                assert question.answer.split() == [question.key, str(case.context.count(f"Seen {question.key}."))]
+                seen = Counter(one for one in case.context if one.startswith(f"Seen {question.key} "))
+                (most, times), (_, next_times) = seen.most_common(2)
+                assert most == f"Seen{question.answer}."
+                assert times >= 2 * next_times
             elif question.task == "copy":
                 assert f"Passage{question.answer}" in case.text
             else:
@@ -98,7 +101,7 @@ def test_text_for_testing_is_not_trained_on() -> None:
 def test_more_facts_than_keys_are_refused(sentences: Sentences) -> None:
     with pytest.raises(ValueError, match="60 facts are more than 48 keys"):
         Tasks(7, sentences).case(10, ["needle"] * 60)
-    with pytest.raises(ValueError, match="no sentence of 8 to 24 words"):
+    with pytest.raises(ValueError, match="no sentence of 6 to 14 words"):
         Sentences(["Too short."])
 
 
@@ -106,15 +109,15 @@ def test_rows_count_answers_and_text_and_repeat(sentences: Sentences) -> None:
     tokenizer = trained_tokenizer(sentences.all[:50])
     for word in (*KEYS, *VALUES):
         assert len(encoded(tokenizer, f" {word}")) == 1
-    rows = Rows(tokenizer, sentences, steps=100, seed=0, longest=300)
+    rows = Rows(tokenizer, sentences, seed=0, longest=300)
     widths = []
-    for step in (0, 50, 99):
+    for step in (0, 500, 1_000):
         tokens, counts, positions = rows.batch(step)
         again = rows.batch(step)
         assert all(one.equal(other) for one, other in zip((tokens, counts, positions), again, strict=True))
         assert tokens.shape == counts.shape
         assert (positions.diff() >= 1).all()
-        assert positions.max() < 8_192
+        assert positions.max() < WINDOW
         first = tokens[0][counts[0] > 0]
         said = tokenizer.decode(first.tolist(), skip_special_tokens=False).split("<|end|>")
         assert all(answer.split()[0] in KEYS for answer in said[:-1])
@@ -124,7 +127,7 @@ def test_rows_count_answers_and_text_and_repeat(sentences: Sentences) -> None:
 
 def test_short_answers_are_not_drowned_by_long_ones(sentences: Sentences) -> None:
     tokenizer = trained_tokenizer(sentences.all[:50])
-    _, counts, _ = Rows(tokenizer, sentences, steps=100, seed=0, longest=300).batch(60)
+    _, counts, _ = Rows(tokenizer, sentences, seed=0, longest=300).batch(600)
     assert len(Counter(counts[counts > 0].tolist())) > 2
     assert counts[counts > 0].max() > 2 * counts[counts > 0].min()
 
