@@ -25,7 +25,7 @@ from typing import Any, Final, Literal, Self, cast
 from lcdoc.local_engine.compression.options import option_values, read_value, written
 from lcdoc.local_engine.compression.parts import Budget, Needs, Part, Probe, Reducer, Scorer, names
 from lcdoc.local_engine.compression.positions import Capped, Compact, Original, Positions, SelfExtend
-from lcdoc.local_engine.compression.registry import Kind, kind_of, part_class
+from lcdoc.local_engine.compression.registry import Kind, entry_of, kind_of, part_class
 from lcdoc.local_engine.compression.scorers.snapkv import SnapKV
 from lcdoc.local_engine.errors import InvalidRequestError
 
@@ -87,8 +87,8 @@ class Recipe:
     sinks: int = _SINKS
     """First entries that are always kept."""
     recent: int | None = None
-    """Last entries that are always kept. None: as many as the scorer's window has queries or its share of the budget
-    asks for, else 32; then at most half of the budget."""
+    """Last entries that are always kept. None: as many as there are queries in the window that a scorer takes for the
+    question, or as its share of the budget asks for, else 32; then at most half of the budget."""
     protect: Protect = "named"
     """What else is kept in any case of what the caller knows of the text (`Marks`): `named` spans, such as question and
     instructions; these and `headings`, or the `starts` of sentences; or `none` of it."""
@@ -183,8 +183,9 @@ class Recipe:
         """(first, last) entries that are kept in any case when a row keeps `budget`."""
         recent = self.recent
         if recent is None:
-            needs = self.needs
-            recent = max(needs.window, math.floor(needs.recent * budget)) or _RECENT
+            looks = entry_of(self.chosen_scorer.name).asks and self.scorer.needs.probe is None
+            window = self.scorer.needs.window if looks else 0
+            recent = max(window, math.floor(self.needs.recent * budget)) or _RECENT
             recent = min(recent, budget // 2)
         sinks = min(self.sinks, budget // 2)
         return sinks, min(recent, budget - sinks)

@@ -112,6 +112,9 @@ def test_what_is_protected_leaves_room() -> None:
     assert recipe.protects(40) == (4, 20)
     assert recipe.protects(2) == (1, 1)
     assert Recipe.parse("snapkv:window=64@0.5").protects(1000) == (4, 64)
+    # Queries that are no question are looked at, and what they stand by may go.
+    assert Recipe.parse("compactor@0.5").protects(1000) == (4, 32)
+    assert Recipe.parse("knorm+match@0.5").protects(1000) == (4, 32)
     assert Recipe.parse("h2o@0.5").protects(1000) == (4, 500)
     assert Recipe.parse("h2o+recent=8@0.5").protects(1000) == (4, 8)
 
