@@ -133,7 +133,7 @@ class Admission:
             captures=parts.identity if ask.purpose == "snapshot" else None,
             prefix=prefix,
         )
-        parts.scheduler.check_fits(request)
+        parts.scheduler.room.check_fits(request)
         return request
 
     def close(self) -> None:

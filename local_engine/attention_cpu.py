@@ -17,8 +17,10 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lcdoc.local_engine.batch import Batch
@@ -202,7 +204,11 @@ def _views(each: _Pass, heads: slice, first: int, end: int) -> Iterator[tuple[Te
     tables = each.batch.tables
     pool, table = tables.pool, tables.table[each.slot, each.layer, heads]
     size, dim = pool.page_size, pool.head_dim
-    for run_first, run_end in tables.runs(each.slot):
+    runs = tables.runs(each.slot)
+    if not tables.uniform[each.slot]:
+        # Rows that differ leave the pages they share at columns of their own: each has fewer runs than all together.
+        runs = _runs(table[:, : -(-end // size)])
+    for run_first, run_end in runs:
         low, high = max(first, run_first * size), min(end, run_end * size)
         if low >= high:
             continue
@@ -220,3 +226,9 @@ def _views(each: _Pass, heads: slice, first: int, end: int) -> Iterator[tuple[Te
             ids = torch.from_numpy(table[:, column : -(-high // size)].astype("int64"))
             cut = slice(low - column * size, high - column * size)
             yield pool.keys[ids].flatten(1, 2)[:, cut], pool.values[ids].flatten(1, 2)[:, cut]
+
+
+def _runs(pages: NDArray[np.int32]) -> list[tuple[int, int]]:
+    """Ranges (first, end) of columns in which the pages [H, columns] of every row follow one another."""
+    ends = [*(np.flatnonzero((pages[:, 1:] != pages[:, :-1] + 1).any(0)) + 1).tolist(), pages.shape[1]]
+    return list(zip([0, *ends[:-1]], ends, strict=True))

@@ -110,7 +110,10 @@ class Loop:
         self._scheduler.close()
 
     def _pass(self, decoder: Decoder | GraphedDecoder) -> None:
-        works = [work for work in self._scheduler.next_step() if self._filled(work.request)]
+        works = self._scheduler.next_step()
+        for request, error in self._scheduler.unstarted:
+            self._fail(request, _as_engine_error(error))
+        self._scheduler.unstarted.clear()
         if not works:
             return
         try:
@@ -187,20 +190,6 @@ class Loop:
             logger.debug("a sequence could not be cut", exc_info=True)
             self._fail(request, _as_engine_error(error))
 
-    def _filled(self, request: Request) -> bool:
-        """Whether what its prompt begins with is in the cache; puts there what a snapshot holds of it."""
-        tables = self._scheduler.tables
-        if request.prefix is None or request.slot is None or tables.lengths[request.slot].any():
-            return True
-        try:
-            with torch.no_grad():
-                request.prefix.fill(tables, request.slot)
-        except Exception as error:
-            logger.debug("a snapshot could not be put into the cache", exc_info=True)
-            self._fail(request, _as_engine_error(error))
-            return False
-        return True
-
     def _capture(self, request: Request) -> None:
         """Give out what a text left in the cache, once all of it is read."""
         if request.captures is None or request.slot is None or request.computed < len(request.prompt):
@@ -210,6 +199,7 @@ class Loop:
                 snapshot = take(
                     self._scheduler.tables, request.slot, request.prompt, model=request.captures, held=request.held
                 )
+                self._scheduler.room.keep(snapshot, request)
         except Exception as error:
             logger.debug("a snapshot could not be taken", exc_info=True)
             self._fail(request, _as_engine_error(error))

@@ -7,6 +7,7 @@ by whoever changes a sequence.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,25 @@ from torch import Tensor
 
 from lcdoc.local_engine.errors import EngineError
 from lcdoc.local_engine.page_checks import check_rows
-from lcdoc.local_engine.page_growth import Integers, Rows
+from lcdoc.local_engine.page_growth import Integers, Rows, pages_of
 from lcdoc.local_engine.page_mirror import PageMirror
 from lcdoc.local_engine.pages import PagePool, Pages
 
 Holder = Callable[[], Pages]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contents:
+    """The rows of a sequence as they were at some moment, for others to begin with."""
+
+    table: Pages
+    """[layers, kv_heads, columns]: page numbers, 0 behind a row's end"""
+    lengths: Rows
+    """[layers, kv_heads]"""
+    held: Pages
+    """The pages of all rows, [sum of theirs]"""
+    whole: bool
+    biased: bool
 
 
 class PageRows:
@@ -91,6 +106,17 @@ class PageRows:
         inside = np.arange(size)
         where: Integers = (pages[:, None] * size + inside)[inside < left[left > 0][:, None]]
         return where
+
+    def contents(self, slot: int) -> Contents:
+        """What a sequence holds now, but for reserved pages. Whoever keeps it has the pool retain its pages."""
+        self._check_open(slot)
+        filled = pages_of(self.lengths[slot], self.pool.page_size)
+        columns = int(filled.max(initial=0))
+        inside = np.arange(columns) < filled[..., None]
+        table = np.where(inside, self.table[slot, :, :, :columns], 0)
+        return Contents(
+            table, self.lengths[slot].copy(), table[inside], bool(self.whole[slot]), bool(self.biased[slot])
+        )
 
     def register_holder(self, holder: Holder) -> None:
         """Names somebody else who holds pages of the pool: `holder()` lists them, as often as they are held."""

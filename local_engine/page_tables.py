@@ -19,7 +19,7 @@ from torch import Tensor
 from lcdoc.local_engine.compaction import move_kept, survey_kept
 from lcdoc.local_engine.errors import EngineError
 from lcdoc.local_engine.page_growth import Growth, Integers, Rows, pages_of, plan_growth
-from lcdoc.local_engine.page_rows import PageRows
+from lcdoc.local_engine.page_rows import Contents, PageRows
 from lcdoc.local_engine.pages import PagePool, Pages
 
 
@@ -56,40 +56,38 @@ class PageTables(PageRows):
 
         Reserved pages stay with the original. Raises EngineError when no slot is free.
         """
-        self._check_open(slot)
+        contents = self.contents(slot)
         twin = self.open()
-        filled = pages_of(self.lengths[slot], self.pool.page_size)
-        columns = int(filled.max(initial=0))
-        inside = np.arange(columns) < filled[..., None]
-        shared = np.where(inside, self.table[slot, :, :, :columns], 0)
-        self.pool.retain(shared[inside])
-        self.table[twin, :, :, :columns] = shared
-        self.lengths[twin] = self.lengths[slot]
-        self.counts[twin] = filled
-        self.whole[twin] = self.whole[slot]
-        self.biased[twin] = self.biased[slot]
-        self._changed(np.array([twin]))
+        self.join(twin, contents)
         return twin
+
+    def join(self, slot: int, contents: Contents) -> None:
+        """Begins an empty sequence with rows that others hold too. Raises EngineError when it has pages already."""
+        self._check_open(slot)
+        if self.counts[slot].any():
+            raise EngineError(f"sequence {slot} has pages already: shared pages go in front of an empty one")
+        self.pool.retain(contents.held)
+        columns = contents.table.shape[2]
+        self._widen(columns)
+        self.table[slot, :, :, :columns] = contents.table
+        self.lengths[slot] = contents.lengths
+        self.counts[slot] = pages_of(contents.lengths, self.pool.page_size)
+        self.whole[slot] = contents.whole
+        self.biased[slot] = contents.biased
+        self._changed(np.array([slot]))
 
     def adopt(self, slot: int, blocks: Pages, tokens: int) -> None:
         """Begins an empty sequence with pages [layers, kv_heads, n] that others hold too, filled with `tokens` tokens.
 
         Raises EngineError when the sequence has tokens or pages, or `n` pages are not what `tokens` tokens fill.
         """
-        self._check_open(slot)
         layers, heads, count = blocks.shape
-        if self.counts[slot].any():
-            raise EngineError(f"sequence {slot} has pages already: shared pages go in front of an empty one")
         if (layers, heads) != (self.layers, self.kv_heads) or count != -(-tokens // self.pool.page_size):
             raise EngineError(
                 f"pages of shape {blocks.shape} are not {tokens} tokens of {self.layers} layers x {self.kv_heads} heads"
             )
-        self.pool.retain(blocks.reshape(-1))
-        self._widen(count)
-        self.table[slot, :, :, :count] = blocks
-        self.counts[slot] = count
-        self.lengths[slot] = tokens
-        self._changed(np.array([slot]))
+        lengths = np.full((layers, heads), tokens, np.int32)
+        self.join(slot, Contents(blocks, lengths, blocks.reshape(-1), whole=True, biased=False))
 
     # Growing
 

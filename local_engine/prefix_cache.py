@@ -66,7 +66,7 @@ class PrefixCache:
         self.hits = 0
         self.queried_tokens = 0
         self.hit_tokens = 0
-        tables.register_holder(self._held)
+        tables.register_holder(self.held)
 
     def __len__(self) -> int:
         """How many blocks are kept."""
@@ -177,7 +177,8 @@ class PrefixCache:
         if (self._pool.refs[self._pages[kept]] < 1).any():
             raise EngineError("the prefix cache keeps a page that is free")
 
-    def _held(self) -> Pages:
+    def held(self) -> Pages:
+        """The pages of all kept blocks."""
         return self._pages[self._kept].ravel()
 
     def _blocks(self, tokens: Sequence[int], first: int, end: int) -> Iterator[bytes]:

@@ -25,9 +25,9 @@ class Stats:
     running: int
     waiting: int
     pages_used: int
-    """By requests and by kept prefixes."""
+    """By requests, and by beginnings of prompts and snapshots that are kept."""
     pages_cached: int
-    """By kept prefixes alone, free for whoever needs them."""
+    """Of what is kept, free for whoever needs them once no request uses them."""
     pages: int
     steps: int
     requests: int

@@ -21,11 +21,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lcdoc.local_engine.batch import Piece
-from lcdoc.local_engine.errors import RequestTooLargeError
-from lcdoc.local_engine.page_growth import Integers, pages_of
 from lcdoc.local_engine.page_tables import PageTables
 from lcdoc.local_engine.prefix_cache import PrefixCache
 from lcdoc.local_engine.requests import Request, Usage
+from lcdoc.local_engine.room import Room
 
 logger = logging.getLogger(__name__)
 
@@ -58,51 +57,44 @@ class Scheduler:
         step_tokens: int,
     ) -> None:
         self.tables = tables
-        self.prefixes = prefixes
+        self.room = Room(tables, prefixes)
         self.sequences = sequences
         self.step_tokens = step_tokens
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         """In the order of their admission."""
+        self.unstarted: list[tuple[Request, Exception]] = []
+        """Requests that could not be started, and why, for whoever tells their callers."""
         self.preemptions = 0
 
     @property
     def idle(self) -> bool:
         return not self.waiting and not self.running
 
-    def check_fits(self, request: Request) -> None:
-        """Raise RequestTooLargeError where a request could not run even alone."""
-        pool, tokens, prefix = self.tables.pool, request.most, request.prefix
-        needed = self.tables.pages_for(tokens)
-        if prefix is not None:
-            needed = self._pages_of(prefix.lengths + (request.longest - prefix.read))
-        if needed > pool.pages:
-            raise RequestTooLargeError(
-                f"{tokens:,} tokens need {needed * pool.page_bytes / 2**20:,.0f} MiB of cache of "
-                f"{pool.pages * pool.page_bytes / 2**20:,.0f} MiB: shorten the prompt, or raise max_memory"
-            )
-
     def add(self, request: Request) -> None:
         """Queue a request behind those that came before it. Raises RequestTooLargeError."""
-        self.check_fits(request)
+        self.room.check_fits(request)
         self.waiting.append(request)
 
     def drop(self, request: Request) -> None:
         """Forget a request that was cancelled or has failed; its pages are free at once."""
         if request in self.running:
-            self.running.remove(request)
             if request.ahead and request.cancelled:
                 # Taken back, as a rule because the request it was read for has come: that one reads on from here.
-                self._remember(request)
-            self._release(request)
+                self.room.remember(request)
+            self._leave(request)
         elif request in self.waiting:
             self.waiting.remove(request)
 
     def finish(self, request: Request) -> None:
         """Take a finished request out; what it computed stays in the prefix cache while there is room."""
+        self.room.remember(request)
+        self._leave(request)
+
+    def _leave(self, request: Request) -> None:
+        """Its pages are free before it is no longer counted: whoever sees no request sees no pages of any."""
+        self.room.release(request)
         self.running.remove(request)
-        self._remember(request)
-        self._release(request)
 
     def close(self) -> None:
         """Give the cache's memory back. Nothing can run afterwards."""
@@ -119,7 +111,7 @@ class Scheduler:
         request.computed += len(work.piece.tokens) - rejected
         if before < len(request.prompt) <= request.computed:
             # At once, not at its end: other requests about the same document wait for it now.
-            self._remember(request)
+            self.room.remember(request)
 
     def usage(self, request: Request) -> Usage:
         """The request's figures, with what it holds of the cache now."""
@@ -182,7 +174,7 @@ class Scheduler:
             slots = np.array([work.piece.slot for work in works])
             counts = np.array([len(work.piece.tokens) for work in works])
             short = self.tables.pages_needed(slots, counts) - self.tables.pool.free
-            if short <= 0 or self._evict(short):
+            if short <= 0 or self.room.evict(short):
                 return works
             if any(work.drafts for work in works):
                 works = [self._decode(work.request) for work in works]
@@ -194,10 +186,9 @@ class Scheduler:
 
     def _preempt(self, request: Request) -> None:
         self.preemptions += 1
-        self.running.remove(request)
         # Until somebody takes the pages, what they hold need not be computed again.
-        self._remember(request)
-        self._release(request)
+        self.room.remember(request)
+        self._leave(request)
         request.computed = 0
         self.waiting.appendleft(request)
 
@@ -237,7 +228,14 @@ class Scheduler:
             request = self._next_waiting()
             if request is None:
                 return
-            if self._start(request):
+            try:
+                started = self.room.start(request, len(self.running))
+            except Exception as error:
+                logger.debug("a request could not be started", exc_info=True)
+                self.waiting.remove(request)
+                self.unstarted.append((request, error))
+                continue
+            if started:
                 self.waiting.remove(request)
                 self.running.append(request)
                 continue
@@ -253,80 +251,9 @@ class Scheduler:
             return asked
         return self.waiting[0] if len(self.running) < max(1, self.sequences - 1) else None
 
-    def _start(self, request: Request) -> bool:
-        """Give a request its pages, as many of them from the prefix cache as it has; False where there are too few."""
-        match = None
-        # Rows that are cut hold no prefix that another could share, nor do they go on from a shared one.
-        if self.prefixes is not None and request.allowance is None and request.prefix is None:
-            match = self.prefixes.match(request.tokens)
-            self.prefixes.lock(match)
-        shared = 0 if match is None else match.tokens
-        rows = self.tables.layers * self.tables.kv_heads
-        first = self._first_room(request)
-        needed = self._pages_of(first) - self.tables.pages_for(shared)
-        # Each running request may want a page in every row soon; a start that takes those would be undone at once.
-        margin = rows * len(self.running)
-        short = needed + margin - self.tables.pool.free
-        if short > 0 and not self._evict(short) and (self.running or needed > self.tables.pool.free):
-            if self.prefixes is not None and match is not None:
-                self.prefixes.unlock(match)
-            return False
-        slot = self.tables.open()
-        if match is not None and match.tokens:
-            self.tables.adopt(slot, match.blocks, match.tokens)
-        self.tables.reserve(slot, first - shared + self._growth(request, needed + margin))
-        request.slot, request.locked = slot, match
-        request.computed = shared if request.prefix is None else request.prefix.read
-        if request.cached is None:
-            request.cached = request.computed
-        return True
-
-    def _pages_of(self, entries: int | Integers) -> int:
-        """Pages of a sequence with so many entries in every row, or in each of [layers, kv_heads]."""
-        if isinstance(entries, int):
-            return self.tables.pages_for(entries)
-        return int(pages_of(entries, self.tables.pool.page_size).sum())
-
-    def _first_room(self, request: Request) -> int | Integers:
-        """Entries of a row, or of each, that pages are taken for when a request starts."""
-        if request.prefix is not None:
-            return request.prefix.lengths + (len(request.tokens) - request.prefix.read)
-        if request.allowance is None:
-            return len(request.tokens)
-        # Where rows differ, each may end in a page of its own; a pool too small for that runs it alone.
-        most = request.allowance.most(len(request.tokens))
-        size = self.tables.pool.page_size
-        return most + size if self.tables.pages_for(most + size) <= self.tables.pool.pages else most
-
-    def _growth(self, request: Request, needed: int) -> int:
-        """Tokens of the answer to take pages for at once, so that a row stays in one run: all, if the pool is ample."""
-        if request.allowance is not None:
-            return 0
-        more = request.longest - len(request.tokens)
-        spare = self.tables.pool.free - needed
-        return more if self.tables.pages_for(more + self.tables.pool.page_size) <= spare // 2 else 0
-
     def make_room(self, pages: int) -> bool:
-        """Whether so many pages more are free, cached prefixes forgotten where they are needed."""
-        return self._evict(pages)
-
-    def _evict(self, pages: int) -> bool:
-        """Whether so many pages could be freed by forgetting cached prefixes."""
-        if self.prefixes is None or pages <= 0:
-            return pages <= 0
-        return self.prefixes.evict(pages) >= pages
-
-    def _remember(self, request: Request) -> None:
-        if self.prefixes is not None and request.slot is not None and request.allowance is None:
-            self.prefixes.insert(request.tokens[: request.computed], request.slot)
-
-    def _release(self, request: Request) -> None:
-        if request.slot is None:
-            return
-        self.tables.free(request.slot)
-        if self.prefixes is not None and request.locked is not None:
-            self.prefixes.unlock(request.locked)
-        request.slot = request.locked = request.held = None
+        """Whether so many pages more are free, what no request needs forgotten for them."""
+        return self.room.evict(pages)
 
 
 def _unread(request: Request) -> int:

@@ -12,7 +12,7 @@ other, so that a file holds nothing but what is kept. A file is mapped, and read
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -73,6 +73,14 @@ class Rows:
         return Rows(numbers, scale)
 
 
+class Origin:
+    """Which snapshot it is: an engine keeps the pages of one it has seen before."""
+
+    def __init__(self, file: tuple[int, ...] | None = None) -> None:
+        self.file = file
+        """What tells the file it was mapped from, as it was then; None for one in memory."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
     """A text's cache. E entries in all, row after row; made by `Engine.prefill` or `Snapshot.load`."""
@@ -96,6 +104,7 @@ class Snapshot:
     """float32 [E]: what is added to each entry's attention logits; None where a recipe merged nothing"""
     cache_bytes: int = 0
     """What its pages took in the engine that read it, pages counted whole."""
+    origin: Origin = field(default_factory=Origin, repr=False)
 
     @property
     def read(self) -> int:
@@ -148,6 +157,7 @@ class Snapshot:
             positions=self.positions[keep],
             rotated_at=self.rotated_at[keep],
             bias=None if self.bias is None else self.bias[keep],
+            origin=Origin(),
         )
 
     def save(self, path: str | Path, *, quantize: Literal["int8"] | None = None) -> None:
@@ -187,7 +197,7 @@ class Snapshot:
     def load(cls, path: str | Path) -> Self:
         """Of a file, mapped into memory. Raises SnapshotError for one that is damaged, or of another version."""
         path = Path(path)
-        tensors, manifest = map_tensors(path)
+        tensors, manifest, file = map_tensors(path)
         if manifest.get("format") != _FORMAT:
             raise damaged(path, "its manifest does not say that it is one")
         if manifest.get("version") != _VERSION:
@@ -196,12 +206,12 @@ class Snapshot:
                 "again"
             )
         try:
-            return cls._checked(tensors, manifest)
+            return cls._checked(tensors, manifest, Origin(file))
         except (ValueError, KeyError) as error:
             raise damaged(path, str(error)) from None
 
     @classmethod
-    def _checked(cls, tensors: Mapping[str, Tensor], manifest: Mapping[str, str]) -> Self:
+    def _checked(cls, tensors: Mapping[str, Tensor], manifest: Mapping[str, str], origin: Origin) -> Self:
         tokens = _shaped(tensors, "tokens", None, dtype=torch.int32)
         lengths = _shaped(tensors, "lengths", None, None, dtype=torch.int32).numpy().astype(np.int64)
         if not lengths.size or lengths.min() < 0 or lengths.max() > len(tokens) or not lengths.max():
@@ -225,6 +235,7 @@ class Snapshot:
             _shaped(tensors, "rotated_at", entries, dtype=torch.int32),
             _shaped(tensors, "bias", entries, dtype=torch.float32) if "bias" in tensors else None,
             int(manifest["cache_bytes"]),
+            origin,
         )
 
     def check(self, identity: ModelIdentity, tables: PageTables) -> None:

@@ -69,8 +69,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[s
         part.unlink(missing_ok=True)
 
 
-def map_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file, and its manifest. A tensor's numbers are read when they are used.
+def map_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str], tuple[int, ...]]:
+    """The tensors of a file, its manifest, and what tells this state of it from any other file and any later one.
+
+    A tensor's numbers are read when they are used.
 
     Raises SnapshotError for a file that is missing, truncated, or not what this module writes.
     """
@@ -85,6 +87,7 @@ def map_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 raise damaged(path, f"no header of {length} bytes in a file of {size}")
             # Private pages that may be written, since torch warns of buffers that may not; the file stays as it is.
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            state = os.fstat(file.fileno())
     except OSError as error:
         raise SnapshotError(f"{path}: cannot be read ({error.strerror}): check the path") from None
     try:
@@ -97,7 +100,7 @@ def map_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise damaged(path, f"{type(error).__name__}: {error}") from None
     if reached != size:
         raise damaged(path, f"{size} bytes of the {reached} in its header")
-    return tensors, manifest
+    return tensors, manifest, (state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size)
 
 
 def damaged(path: Path, why: str) -> SnapshotError:

@@ -64,7 +64,7 @@ def engine(folder: Path) -> Iterator[Engine]:
         # Whatever the tests did: what no request holds is the prefix cache's.
         assert in_use(loaded) == 0
         loaded._scheduler.tables.check_integrity()
-        loaded._scheduler.prefixes.check_integrity()
+        loaded._scheduler.room.prefixes.check_integrity()
 
 
 def greedy_of(folder: Path, tokens: list[int], count: int) -> list[int]:

@@ -18,7 +18,7 @@ from lcdoc.local_engine.errors import EngineError, InvalidRequestError, RequestT
 from lcdoc.local_engine.model_identity import ModelIdentity, fingerprint
 from lcdoc.local_engine.page_tables import PageTables
 from lcdoc.local_engine.pages import PagePool
-from lcdoc.local_engine.snapshot import Rows, Snapshot, take
+from lcdoc.local_engine.snapshot import Origin, Rows, Snapshot, take
 from lcdoc.tests.local_engine.checkpoints import rope, save_checkpoint
 from lcdoc.tests.local_engine.engines import BLOCK_BYTES, ask, ask_all, in_use, load, prompt_of, same, until
 
@@ -337,7 +337,7 @@ def test_cancelling_while_a_text_is_read(engine: Engine) -> None:
 def test_a_snapshot_that_cannot_be_put_into_pages_fails_its_own_request(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    snapshot = read(engine, kv=RAGGED)
+    snapshot = replace(read(engine, kv=RAGGED), origin=Origin())  # not the one that its pages are kept of
     fine = ask(engine, TEXT, SHORT)
     monkeypatch.setattr(Rows, "part", lambda *_: (_ for _ in ()).throw(ValueError("gone")))
 
