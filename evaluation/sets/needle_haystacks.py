@@ -1,0 +1,30 @@
+"""Essays in which facts are planted: see `lcdoc.evaluation.needles`. `lcdoc eval needle` has the options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lcdoc.evaluation.cases import QuestionSet, Reading
+from lcdoc.evaluation.needles import needles
+from lcdoc.evaluation.sets.files import json_of
+
+
+def essays(folder: Path) -> str:
+    """The text of all essays."""
+    text: str = json_of(folder / "needle_haystacks" / "PaulGrahamEssays_all.json")["text"]
+    return text
+
+
+def _load(folder: Path, _split: str) -> Iterator[Reading]:
+    return needles(essays(folder))
+
+
+SET = QuestionSet(
+    name="needle_haystacks",
+    about="facts planted in essays, at several depths of several lengths",
+    licence="MIT; the essays are their author's",
+    files=("needle_haystacks/PaulGrahamEssays_all.json",),
+    splits=("essays",),
+    load=_load,
+)
