@@ -25,7 +25,7 @@ from typing import Any, Final, Literal, Self, cast
 from lcdoc.local_engine.compression.options import option_values, read_value, written
 from lcdoc.local_engine.compression.parts import Budget, Needs, Part, Probe, Reducer, Scorer, names
 from lcdoc.local_engine.compression.positions import Capped, Compact, Original, Positions, SelfExtend
-from lcdoc.local_engine.compression.registry import Kind, entry_of, kind_of, part_class
+from lcdoc.local_engine.compression.registry import SCORERS, Kind, kind_of, part_class
 from lcdoc.local_engine.compression.scorers.snapkv import SnapKV
 from lcdoc.local_engine.errors import InvalidRequestError
 
@@ -183,12 +183,17 @@ class Recipe:
         """(first, last) entries that are kept in any case when a row keeps `budget`."""
         recent = self.recent
         if recent is None:
-            looks = entry_of(self.chosen_scorer.name).asks and self.scorer.needs.probe is None
-            window = self.scorer.needs.window if looks else 0
+            window = self.scorer.needs.window if self._looks_at_question else 0
             recent = max(window, math.floor(self.needs.recent * budget)) or _RECENT
             recent = min(recent, budget // 2)
         sinks = min(self.sinks, budget // 2)
         return sinks, min(recent, budget - sinks)
+
+    @property
+    def _looks_at_question(self) -> bool:
+        """Whether the scorer's window is taken for a question, which is then kept itself."""
+        known = SCORERS.get(self.chosen_scorer.name)
+        return self.scorer.needs.probe is None and (known is None or known.asks)
 
     def __str__(self) -> str:
         items = [str(self.chosen_scorer)]
