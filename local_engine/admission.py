@@ -10,18 +10,23 @@ from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any, Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lcdoc.local_engine.assembly import Assembly
+from lcdoc.local_engine.capture import Caption
 from lcdoc.local_engine.compression.allowance import Allowance
 from lcdoc.local_engine.compression.marks import Marks
-from lcdoc.local_engine.compression.recipe import Recipe, as_recipe
+from lcdoc.local_engine.compression.recipe import FULL, Recipe, as_recipe
 from lcdoc.local_engine.constraints import Grammar, Grammars
 from lcdoc.local_engine.detokenizer import Detokenizer
 from lcdoc.local_engine.errors import InvalidRequestError, RequestTooLargeError
 from lcdoc.local_engine.requests import Deliver, Request
 from lcdoc.local_engine.sampling import Sampling
-from lcdoc.local_engine.snapshot import Snapshot
+from lcdoc.local_engine.snapshot import Snapshot, checked_meta, checked_spans
 from lcdoc.local_engine.speculation import PromptLookup
 from lcdoc.local_engine.stop_strings import StopStrings
+from lcdoc.local_engine.token_spans import spans_in
 from lcdoc.local_engine.windows import window_behind, window_cut, window_in_full
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
@@ -42,6 +47,9 @@ class Ask:
     kv: Recipe | str | None = None
     marks: Marks | None = None
     prefix: Snapshot | None = None
+    spans: NDArray[np.integer] | None = None
+    """Of the prompt's tokens, for a snapshot of it"""
+    meta: Mapping[str, Any] | None = None
     purpose: Literal["answer", "read ahead", "snapshot"] = "answer"
 
 
@@ -130,11 +138,16 @@ class Admission:
             allowance=allowance,
             marks=ask.marks,
             ahead=ask.purpose == "read ahead",
-            captures=parts.identity if ask.purpose == "snapshot" else None,
+            captures=self._caption(ask, ids, recipe) if ask.purpose == "snapshot" else None,
             prefix=prefix,
         )
         parts.scheduler.room.check_fits(request)
         return request
+
+    def spans(self, ids: Sequence[int], text: str) -> NDArray[np.int32] | None:
+        """See `Engine.spans`."""
+        tokenizer = self.assembly.tokenizer
+        return spans_in((b"" if tokenizer.is_special(token) else tokenizer.token_bytes(token) for token in ids), text)
 
     def close(self) -> None:
         """End what compiles grammars."""
@@ -159,6 +172,25 @@ class Admission:
                 f"{parts.config.vocab_size - 1}: check that tokenizer.json is its own"
             )
         return ids
+
+    def _caption(self, ask: Ask, ids: list[int], recipe: Recipe | None) -> Caption:
+        """What the snapshot of a text says of itself, together with what it continues."""
+        prefix, own = ask.prefix, FULL if recipe is None else str(recipe)
+        known = 0 if prefix is None else prefix.read
+        spans = ask.spans
+        if spans is None and isinstance(ask.prompt, str):
+            spans = self.spans(ids[known:], ask.prompt)
+        if spans is not None:
+            try:
+                spans = checked_spans(np.asarray(spans), len(ids) - known)
+            except ValueError as error:
+                raise InvalidRequestError(f"{error}: give one for each token") from None
+        if prefix is not None:
+            # The text goes on where the snapshot's ends.
+            joined = None if spans is None or prefix.spans is None else spans + prefix.spans[-1, 1]
+            spans = None if joined is None or prefix.spans is None else np.concatenate((prefix.spans, joined))
+            own = prefix.recipe if own in (FULL, prefix.recipe) else f"{prefix.recipe}, then {own}"
+        return Caption(self.assembly.identity, own, spans, checked_meta(ask.meta))
 
     def _behind(self, prefix: Snapshot, prompt: Prompt, variables: Mapping[str, Any]) -> list[int]:
         """The token ids of a prompt that goes on behind a snapshot, the snapshot's among them."""

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lcdoc.local_engine.admission import Admission, Ask, Prompt
 from lcdoc.local_engine.assembly import Assembly, KVConfig, assemble
@@ -147,6 +150,13 @@ class Engine:
         """A prompt's token ids; `variables` go to the chat template. Raises InvalidRequestError."""
         return self._admission.encode(prompt, **variables)
 
+    def spans(self, ids: Sequence[int], text: str) -> NDArray[np.int32] | None:
+        """Which characters of `text` each token of a prompt is that holds it, int32 [n, 2]; see `spans_in`.
+
+        None where the tokens do not say the text as it is written.
+        """
+        return self._admission.spans(ids, text)
+
     def grammar(
         self, schema: Mapping[str, Any] | None = None, regex: str | None = None, *, max_tokens: float = math.inf
     ) -> Grammar | None:
@@ -244,17 +254,31 @@ class Engine:
         kv: Recipe | str | None = None,
         marks: Marks | None = None,
         variables: Mapping[str, Any] | None = None,
+        prefix: Snapshot | None = None,
+        spans: NDArray[np.integer] | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> Snapshot:
         """Read a text, compress it as `kv` says, and give out what is kept, for `prefix` of any number of questions.
 
-        Cancelling it cancels the request. Raises EngineError: InvalidRequestError, RequestTooLargeError,
-        EngineClosedError.
+        With `prefix` it continues that text. `spans` [tokens, 2] say which characters of a document the prompt's tokens
+        are, and are found by themselves for a prompt that is a text; `meta`, a small JSON object, stays with the
+        snapshot. Cancelling it cancels the request. Raises EngineError: InvalidRequestError, RequestTooLargeError,
+        SnapshotError, EngineClosedError.
         """
         if rotated_by_length(self.config):
             raise InvalidRequestError(
                 f"keys of {self.name} are rotated by the length of the whole prompt: read text and question together"
             )
-        ask = Ask(prompt, kv=kv, marks=marks, variables=variables, purpose="snapshot")
+        ask = Ask(
+            prompt,
+            kv=kv,
+            marks=marks,
+            variables=variables,
+            prefix=prefix,
+            spans=spans,
+            meta=meta,
+            purpose="snapshot",
+        )
         async with aclosing(self._answer(ask)) as pieces:
             async for piece in pieces:
                 if piece.snapshot is not None:

@@ -12,6 +12,8 @@ import torch
 
 from lcdoc.local_engine.answering import absorb, draw, prepare
 from lcdoc.local_engine.batch import Observer, gather
+from lcdoc.local_engine.batch import Piece as BatchPiece
+from lcdoc.local_engine.capture import entries_behind, take
 from lcdoc.local_engine.compression.compressor import Compressor
 from lcdoc.local_engine.decoder import Decoder
 from lcdoc.local_engine.errors import EngineClosedError, EngineError
@@ -19,7 +21,6 @@ from lcdoc.local_engine.graphed_decoding import GraphedDecoder
 from lcdoc.local_engine.requests import Piece, Request
 from lcdoc.local_engine.sampling import Sampled
 from lcdoc.local_engine.scheduler import Scheduler, Work
-from lcdoc.local_engine.snapshot import take
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ class Loop:
         self.totals.steps += 1
         prepare(works)
         observer = self._observer(decoder, works)
-        batch = gather([work.piece for work in works], self._scheduler.tables, self._device, observer)
+        batch = gather([_placed(work) for work in works], self._scheduler.tables, self._device, observer)
         if not any(work.piece.logits for work in works):
             decoder.hidden(batch)
             drawn = {}
@@ -194,12 +195,14 @@ class Loop:
         """Give out what a text left in the cache, once all of it is read."""
         if request.captures is None or request.slot is None or request.computed < len(request.prompt):
             return
+        tables, entries = self._scheduler.tables, None if request.held is None else request.held.entries
         try:
+            if entries is None and request.prefix is not None:
+                entries = entries_behind(request.prefix, tables)
+                entries.read = request.computed
             with torch.no_grad():
-                snapshot = take(
-                    self._scheduler.tables, request.slot, request.prompt, model=request.captures, held=request.held
-                )
-                self._scheduler.room.keep(snapshot, request)
+                snapshot = take(tables, request.slot, request.prompt, request.captures, entries)
+            self._scheduler.room.keep(snapshot, request)
         except Exception as error:
             logger.debug("a snapshot could not be taken", exc_info=True)
             self._fail(request, _as_engine_error(error))
@@ -245,6 +248,11 @@ def _deliver(deliver: Callable[[Piece | Exception], None], what: Piece | Excepti
         logger.debug("a piece could not be delivered", exc_info=True)
         return False
     return True
+
+
+def _placed(work: Work) -> BatchPiece:
+    held = work.request.held
+    return work.piece if held is None else held.placed(work.piece)
 
 
 def _plain(decoder: Decoder | GraphedDecoder) -> Decoder:

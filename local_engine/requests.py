@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lcdoc.local_engine.capture import Caption
 from lcdoc.local_engine.compression.allowance import Allowance
-from lcdoc.local_engine.compression.compressor import Held
+from lcdoc.local_engine.compression.held import Held
 from lcdoc.local_engine.compression.marks import Marks
 from lcdoc.local_engine.constraints import Matcher
 from lcdoc.local_engine.detokenizer import Detokenizer
-from lcdoc.local_engine.model_identity import ModelIdentity
 from lcdoc.local_engine.prefix_cache import Match
 from lcdoc.local_engine.sampling import Sampled, Sampling
 from lcdoc.local_engine.snapshot import Snapshot
@@ -80,8 +80,8 @@ class Request:
     """While it runs with an allowance: what is known of its entries."""
     ahead: bool = False
     """Only to be read into the prefix cache, while nobody waits."""
-    captures: ModelIdentity | None = None
-    """Only to be read, for a snapshot by this model."""
+    captures: Caption | None = None
+    """Only to be read, for a snapshot that says this of itself."""
     prefix: Snapshot | None = None
     """What the prompt begins with, which need not be read."""
     tokens: list[int] = field(default_factory=list)

@@ -4,13 +4,14 @@
     snapshot.save("book.kv")
     output = await engine.complete(question, prefix=Snapshot.load("book.kv"))
 
-It belongs to the model that read it, and to no engine: every question gets a copy of its entries in pages of its own,
+It belongs to the model that read it, and to no engine: it is put into pages where it is first asked (`residents.py`),
 which may be in another process, years later. Rows are as long as compression left them, and stored one behind the
 other, so that a file holds nothing but what is kept. A file is mapped, and read when the first question needs it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,56 +22,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lcdoc.local_engine.compression.compressor import Held
 from lcdoc.local_engine.errors import InvalidRequestError, SnapshotError
 from lcdoc.local_engine.model_identity import ModelIdentity
-from lcdoc.local_engine.page_growth import pages_of
 from lcdoc.local_engine.page_tables import PageTables
 from lcdoc.local_engine.pages import to_device
+from lcdoc.local_engine.stored_rows import Rows
 from lcdoc.local_engine.tensor_file import damaged, map_tensors, write_tensors
 
 _FORMAT: Final = "lcdoc snapshot"
 _VERSION: Final = "1"
+_MOST_META: Final = 1 << 16
+"""Bytes of what a caller says of a snapshot."""
 _AT_ONCE: Final = 1 << 16
-"""Entries that are converted or written together."""
-_LEAST_SCALE: Final = 2.0**-24
-"""The least float16 above 0."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rows:
-    """Keys or values of all rows, one row behind the other."""
-
-    numbers: Tensor
-    """[E, D], of the cache's dtype, or int8"""
-    scale: Tensor | None = None
-    """float16 [E]: what an entry's int8 numbers are multiplied by"""
-
-    @property
-    def nbytes(self) -> int:
-        return self.numbers.nbytes + (0 if self.scale is None else self.scale.nbytes)
-
-    def part(self, first: int, end: int) -> Tensor:
-        """[end - first, D], to be read only."""
-        numbers = self.numbers[first:end]
-        return numbers if self.scale is None else numbers.float() * self.scale[first:end, None].float()
-
-    def chosen(self, keep: Tensor) -> Rows:
-        """Those that `keep` (bool [E]) names."""
-        return Rows(self.numbers[keep], None if self.scale is None else self.scale[keep])
-
-    def quantized(self) -> Rows:
-        """As int8, each entry by its largest number."""
-        if self.scale is not None:
-            return self
-        numbers = torch.empty(self.numbers.shape, dtype=torch.int8)
-        scale = torch.empty(len(numbers), dtype=torch.float16)
-        for first in range(0, len(numbers), _AT_ONCE):
-            part = self.numbers[first : first + _AT_ONCE].float()
-            step = (part.abs().amax(1) / 127).clamp(_LEAST_SCALE, torch.finfo(torch.float16).max).half()
-            scale[first : first + _AT_ONCE] = step
-            numbers[first : first + _AT_ONCE] = (part / step.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
-        return Rows(numbers, scale)
+"""Entries that are put into pages together."""
 
 
 class Origin:
@@ -104,6 +68,10 @@ class Snapshot:
     """float32 [E]: what is added to each entry's attention logits; None where a recipe merged nothing"""
     cache_bytes: int = 0
     """What its pages took in the engine that read it, pages counted whole."""
+    spans: NDArray[np.int32] | None = None
+    """[read, 2]: from which to which character of the text each token is; None where that is not known."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """What the caller said of the text: JSON, at most 64 KiB."""
     origin: Origin = field(default_factory=Origin, repr=False)
 
     @property
@@ -135,11 +103,30 @@ class Snapshot:
         others = [each.nbytes for each in (self.positions, self.rotated_at, self.bias) if each is not None]
         return self.keys.nbytes + self.values.nbytes + sum(others) + self.tokens.nbytes
 
-    def truncate(self, tokens: int) -> Snapshot:
-        """Of the first `tokens` tokens alone: what is kept of those behind is left out, the rest is as it was read.
+    def kept_spans(self, *, share: float = 0.0) -> list[tuple[int, int]]:
+        """The parts of the text, in characters, whose tokens more than a `share` (0 to 1) of all rows keep.
 
-        Raises InvalidRequestError where there are fewer, or where a recipe moved entries together.
+        By default those that any row keeps. Raises InvalidRequestError where spans are not known.
         """
+        spans = self._known_spans()
+        times = np.bincount(self.positions.numpy(), minlength=self.read)
+        kept = spans[times > share * self.lengths.size]
+        kept = kept[kept[:, 1] > kept[:, 0]]
+        # A character may be of several tokens, and then their spans overlap.
+        begins = np.flatnonzero(np.append(True, kept[1:, 0] > kept[:-1, 1])[: len(kept)])
+        ends = np.append(begins[1:], len(kept)) - 1
+        return list(zip(kept[begins, 0].tolist(), kept[ends, 1].tolist(), strict=True))
+
+    def truncate(self, tokens: int | None = None, *, characters: int | None = None) -> Snapshot:
+        """Of the first `tokens` tokens alone, or those that end within the first `characters` characters of the text.
+
+        What is kept of those behind is left out, the rest is as it was read. Raises InvalidRequestError where there are
+        fewer, or where a recipe moved entries together.
+        """
+        if (tokens is None) == (characters is None):
+            raise InvalidRequestError("a snapshot is cut to a number of tokens or of characters: give one of them")
+        if tokens is None:
+            tokens = int(np.searchsorted(self._known_spans()[:, 1], characters, side="right"))
         if not 0 < tokens <= self.read:
             raise InvalidRequestError(f"a snapshot of {self.read:,} tokens cannot be cut to {tokens:,}")
         if self.shift:
@@ -157,8 +144,13 @@ class Snapshot:
             positions=self.positions[keep],
             rotated_at=self.rotated_at[keep],
             bias=None if self.bias is None else self.bias[keep],
+            spans=None if self.spans is None else self.spans[:tokens],
             origin=Origin(),
         )
+
+    def described(self, meta: Mapping[str, Any]) -> Snapshot:
+        """The same with other `meta`. Raises InvalidRequestError for what is no JSON, or too long."""
+        return replace(self, meta=checked_meta(meta))
 
     def save(self, path: str | Path, *, quantize: Literal["int8"] | None = None) -> None:
         """Write it to a file, which is there whole or as it was before.
@@ -181,6 +173,7 @@ class Snapshot:
             "keys.scale": keys.scale,
             "values.scale": values.scale,
             "bias": self.bias,
+            "spans": None if self.spans is None else torch.from_numpy(self.spans),
         }
         manifest = {
             "format": _FORMAT,
@@ -190,6 +183,7 @@ class Snapshot:
             "recipe": self.recipe,
             "place": str(self.place),
             "cache_bytes": str(self.cache_bytes),
+            "meta": json.dumps(self.meta, ensure_ascii=False),
         }
         write_tensors(Path(path), {name: each for name, each in tensors.items() if each is not None}, manifest)
 
@@ -235,6 +229,8 @@ class Snapshot:
             _shaped(tensors, "rotated_at", entries, dtype=torch.int32),
             _shaped(tensors, "bias", entries, dtype=torch.float32) if "bias" in tensors else None,
             int(manifest["cache_bytes"]),
+            _spans(tensors, len(tokens)),
+            _meta(manifest),
             origin,
         )
 
@@ -266,35 +262,36 @@ class Snapshot:
                 bias.index_copy_(0, part, self.bias[first:end].to(pool.device))
         tables.biased[slot] = bias is not None
 
+    def _known_spans(self) -> NDArray[np.int32]:
+        if self.spans is None:
+            raise InvalidRequestError(
+                "the snapshot does not know which characters its tokens are: give the text itself, or its spans, when "
+                "it is read"
+            )
+        return self.spans
 
-def take(
-    tables: PageTables, slot: int, tokens: tuple[int, ...], *, model: ModelIdentity, held: Held | None
-) -> Snapshot:
-    """What a sequence that has read `tokens` holds, copied. `held` is what its recipe knows of it, None without one."""
-    pool, lengths = tables.pool, tables.lengths[slot].astype(np.int64)
-    where = to_device(tables.entries(slot), pool.device)
-    if held is None:
-        positions = torch.arange(len(tokens), dtype=torch.int32).repeat(lengths.size)
-        rotated_at, place, recipe = positions, len(tokens), "full"
-    else:
-        layout = held.entries.layout()
-        positions = layout.positions[layout.valid].to("cpu", torch.int32)
-        rotated_at = layout.stands[layout.valid].to("cpu", torch.int32)
-        place, recipe = len(tokens) - held.shift, str(held.allowance.recipe)
-    keys, values = (Rows(store.view(-1, pool.head_dim)[where].cpu()) for store in (pool.keys, pool.values))
-    return Snapshot(
-        model=model,
-        recipe=recipe,
-        tokens=np.array(tokens, np.int32),
-        lengths=lengths,
-        place=place,
-        keys=keys,
-        values=values,
-        positions=positions,
-        rotated_at=rotated_at,
-        bias=pool.with_bias().view(-1)[where].cpu() if tables.biased[slot] else None,
-        cache_bytes=int(pages_of(lengths, pool.page_size).sum()) * pool.page_bytes,
-    )
+
+def checked_meta(meta: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a caller says of a text, as a file would give it back. Raises InvalidRequestError."""
+    try:
+        written = json.dumps(dict(meta or {}), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequestError(
+            f"meta is no JSON object ({error}): give strings, numbers, lists and objects"
+        ) from None
+    if len(written.encode(errors="surrogatepass")) > _MOST_META:
+        raise InvalidRequestError(f"meta has {len(written):,} characters: keep it below {_MOST_META:,} bytes")
+    made: dict[str, Any] = json.loads(written)
+    return made
+
+
+def checked_spans(spans: NDArray[np.integer], tokens: int) -> NDArray[np.int32]:
+    """Spans [tokens, 2] in ascending order. Raises ValueError."""
+    if spans.shape != (tokens, 2) or (spans < 0).any() or (spans[:, 1] < spans[:, 0]).any():
+        raise ValueError(f"spans of {list(spans.shape)} for {tokens} tokens, or some that end before they begin")
+    if (spans[1:] < spans[:-1]).any():
+        raise ValueError("spans that are not in the order of the tokens")
+    return spans.astype(np.int32, copy=False)
 
 
 def _rows(tensors: Mapping[str, Tensor], name: str, entries: int) -> Rows:
@@ -315,3 +312,16 @@ def _shaped(tensors: Mapping[str, Tensor], name: str, *shape: int | None, dtype:
     if not fits or (dtype is not None and tensor.dtype != dtype):
         raise ValueError(f"{name} are {list(tensor.shape)} of {tensor.dtype}")
     return tensor
+
+
+def _spans(tensors: Mapping[str, Tensor], tokens: int) -> NDArray[np.int32] | None:
+    if "spans" not in tensors:
+        return None
+    return checked_spans(_shaped(tensors, "spans", tokens, 2, dtype=torch.int32).numpy(), tokens)
+
+
+def _meta(manifest: Mapping[str, str]) -> dict[str, Any]:
+    meta = json.loads(manifest.get("meta", "{}"))
+    if not isinstance(meta, dict):
+        raise ValueError(f"meta that is {type(meta).__name__}")
+    return meta

@@ -38,6 +38,22 @@ class Entries:
         self.read = 0
         """Tokens read so far."""
 
+    def begin(self, positions: Tensor, stands: Tensor, lengths: Tensor, read: int, base: int) -> None:
+        """Start with rows of `lengths` [L, H] that a text of `read` tokens left, before anything else is read.
+
+        `positions` and `stands` are int64 [sum of lengths], row after row; the next key is rotated to `base`.
+        """
+        inside = torch.arange(int(lengths.max()), device=lengths.device) < lengths[..., None]
+
+        def rows(flat: Tensor) -> Tensor:
+            made = flat.new_zeros(inside.shape)
+            made[inside] = flat
+            return made
+
+        self._positions, self._stands, self._kept = rows(positions), rows(stands), lengths
+        self.first = self.read = read
+        self.base = base
+
     @property
     def new(self) -> int:
         """Entries that came in since the last cut, in every row."""

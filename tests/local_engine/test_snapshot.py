@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from lcdoc.local_engine.capture import Caption, take
 from lcdoc.local_engine.engine import Engine, KVConfig, Sampling
 from lcdoc.local_engine.errors import EngineError, InvalidRequestError, RequestTooLargeError, SnapshotError
 from lcdoc.local_engine.model_identity import ModelIdentity, fingerprint
 from lcdoc.local_engine.page_tables import PageTables
 from lcdoc.local_engine.pages import PagePool
-from lcdoc.local_engine.snapshot import Origin, Rows, Snapshot, take
+from lcdoc.local_engine.snapshot import Origin, Snapshot
+from lcdoc.local_engine.stored_rows import Rows
 from lcdoc.tests.local_engine.checkpoints import rope, save_checkpoint
 from lcdoc.tests.local_engine.engines import BLOCK_BYTES, ask, ask_all, in_use, load, prompt_of, same, until
 
@@ -238,7 +240,7 @@ def test_a_file_that_claims_this_model_s_name_with_other_rows_is_refused(engine:
     slot = tables.open()
     tables.append([slot], [3])
     with pytest.raises(SnapshotError, match=r"rows of \(1, 1, 8\)"):
-        ask(engine, QUESTION, SHORT, prefix=take(tables, slot, (9, 8, 7), model=engine.identity, held=None))
+        ask(engine, QUESTION, SHORT, prefix=take(tables, slot, (9, 8, 7), Caption(engine.identity), None))
 
 
 def header_of(path: Path) -> tuple[dict[str, dict[str, Any]], bytes]:
