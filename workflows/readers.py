@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from lcdoc.agents.models.budget import Budget, Ledger
 from lcdoc.agents.models.call_store import StoreMode
 from lcdoc.agents.models.config import Config, load_config
-from lcdoc.agents.models.model import ModelSpec, Profile
+from lcdoc.agents.models.model import ChatModel, ModelSpec, Profile
 from lcdoc.agents.models.names import is_offline, resolve, wanted
 from lcdoc.agents.offline_reader import OfflineReader
 from lcdoc.documents import Document
@@ -172,6 +172,10 @@ class ReadingDesk:
 
         return stage_of(await self._connected(), OfflineReader(embedder), profile=profile)
 
+    async def chat(self, ledger: Ledger, *, store: StoreMode) -> ChatModel:
+        """The model itself, its calls counted by `ledger`. Raises ValueError where none was chosen."""
+        return (await self._connected()).for_run(ledger, store=store)
+
     async def _connected(self) -> ModelStack:
         if self._stack is None:
             if self._chosen is None:
@@ -181,7 +185,9 @@ class ReadingDesk:
             from lcdoc.agents.models.stack import ModelStack
 
             self._chosen = await resolve_online(self._chosen, memos=self._library.memos, on_progress=self._progress)
-            self._stack = ModelStack(self._chosen, self._library, on_progress=self._progress)
+            self._stack = ModelStack(
+                self._chosen, self._library, on_progress=self._progress, kept=self._config.kept_caches
+            )
         return self._stack
 
     def _progress(self, stage: Stage, done: int, total: int) -> None:
