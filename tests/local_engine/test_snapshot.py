@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -366,6 +367,90 @@ def test_the_first_tokens_alone(engine: Engine) -> None:
             snapshot.truncate(count)
     with pytest.raises(InvalidRequestError, match="read the shorter text"):
         read(engine, kv=COMPACT).truncate(100)
+
+
+def test_what_is_kept_is_shown_as_text(engine: Engine, tmp_path: Path) -> None:
+    text = "The lighthouse keeper counts the ships that pass. Naïve façades — 灯台守 — stand by the sea. " * 4
+    full = read(engine, text)
+    assert full.spans is not None
+    assert full.kept_spans() == [(0, len(text))]
+    for token, (first, end) in zip(full.tokens.tolist(), full.spans.tolist(), strict=True):
+        assert engine.tokenizer.token_bytes(token) in text[first:end].encode()
+    cut = read(engine, text, kv="snapkv+ada+when=end@0.25")
+    path = tmp_path / "text.kv"
+    cut.save(path)
+    loaded = Snapshot.load(path)
+    any_row, most = loaded.kept_spans(), loaded.kept_spans(share=0.5)
+    assert any_row == cut.kept_spans()
+    rows = np.zeros((cut.lengths.size, len(text)), np.bool_)
+    begins = np.append(0, np.cumsum(cut.lengths.ravel()))
+    for row in range(cut.lengths.size):
+        for position in cut.positions[begins[row] : begins[row + 1]].tolist():
+            rows[row, slice(*full.spans[position])] = True
+    for spans, needed in ((any_row, 1), (most, cut.lengths.size // 2 + 1)):
+        shown = np.zeros(len(text), np.bool_)
+        for first, end in spans:
+            shown[first:end] = True
+        assert (shown <= (rows.sum(0) >= 1)).all()
+        # Letters of several bytes may be kept in halves, each by other rows.
+        plain = np.array([character.isascii() for character in text])
+        assert np.array_equal(shown[plain], (rows.sum(0) >= needed)[plain])
+        assert all(end < first for (_, end), (first, _) in itertools.pairwise(spans))
+    assert 0 < sum(end - first for first, end in most) < sum(end - first for first, end in any_row) < len(text)
+    with pytest.raises(InvalidRequestError, match="which characters its tokens are"):
+        read(engine).kept_spans()
+
+
+def test_the_first_characters_alone(engine: Engine) -> None:
+    text = "灯台守は海を見る。The lighthouse keeper counts the ships. " * 3
+    snapshot = read(engine, text)
+    assert snapshot.spans is not None
+    for characters in (3, 20, len(text)):
+        less = snapshot.truncate(characters=characters)
+        assert less.spans is not None
+        assert less.spans[-1, 1] <= characters
+        assert less.read == snapshot.read or snapshot.spans[less.read, 1] > characters
+    with pytest.raises(InvalidRequestError, match="cannot be cut to 0"):
+        snapshot.truncate(characters=0)
+    with pytest.raises(InvalidRequestError, match="give one of them"):
+        snapshot.truncate()
+
+
+def test_spans_of_a_chat_and_of_what_goes_on(engine: Engine) -> None:
+    piece = "The keeper counts the ships."
+    ids = engine.encode([{"role": "user", "content": f"Read this.\n{piece}\nWhat does he count?"}])
+    spans = engine.spans(ids, piece)
+    assert spans is not None
+    assert [piece[first:end] for first, end in spans.tolist() if end > first][-1] == "."
+    assert engine.spans(ids, "another text") is None
+    snapshot = asyncio.run(engine.prefill(ids, kv="full", spans=spans))
+    assert snapshot.kept_spans() == [(0, len(piece))]
+    longer = asyncio.run(engine.prefill(" Then he sleeps.", prefix=snapshot))
+    assert longer.kept_spans() == [(0, len(piece + " Then he sleeps."))]
+    assert asyncio.run(engine.prefill(QUESTION, prefix=longer)).spans is None
+    for wrong in (spans[:-1], spans[::-1], -spans - 1):
+        with pytest.raises(InvalidRequestError, match="give one for each token"):
+            asyncio.run(engine.prefill(ids, spans=wrong))
+
+
+def test_a_snapshot_says_what_its_caller_said(engine: Engine, tmp_path: Path) -> None:
+    meta = {"document": "7f", "pages": [1, 2], "title": "Über\nalles"}
+    snapshot = asyncio.run(engine.prefill(TEXT, kv="full", meta=meta))
+    snapshot.save(tmp_path / "text.kv")
+    assert Snapshot.load(tmp_path / "text.kv").meta == snapshot.meta == meta
+    assert snapshot.described({"other": 1}).meta == {"other": 1}
+    assert read(engine).meta == {}
+    for wrong in ({"a": object()}, {"a": float("nan")}, {"a": "x" * 70_000}):
+        with pytest.raises(InvalidRequestError, match="meta"):
+            asyncio.run(engine.prefill(TEXT, meta=wrong))
+    path = tmp_path / "text.kv"
+    for written in ("[1]", "{", "null"):
+        snapshot.save(path)
+        header, data = header_of(path)
+        header["__metadata__"]["meta"] = written
+        rewrite(path, header, data)
+        with pytest.raises(SnapshotError, match="damaged"):
+            Snapshot.load(path)
 
 
 def test_rows_of_all_lengths_are_filled() -> None:
