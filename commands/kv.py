@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lcdoc.commands.guard import guarded
+from lcdoc.commands.guard import guarded, usage_error
 from lcdoc.commands.options import DebugOption, JsonOption
 
+if TYPE_CHECKING:
+    from lcdoc.agents.models.local_engines import LocalOptions
+    from lcdoc.agents.models.local_facts import LocalFacts
+    from lcdoc.screen import Screen
+
 kv_app = typer.Typer(help="How the cache of a local model can be compressed.", no_args_is_help=True)
+
+_AUTO = "auto"
+_NAME_WIDTH = 9
+_LEAST_WIDTH = 40
 
 
 @kv_app.command("list")
@@ -27,34 +38,91 @@ def kv_list(as_json: JsonOption = False, debug: DebugOption = False) -> None:
     from lcdoc.screen import Screen
 
     with Screen() as screen:
+        known = parts()
         if as_json:
-            screen.json([part.as_dict() for part in parts()])
+            screen.json([part.as_dict() for part in known])
             return
-        kind = ""
-        for part in parts():
+        width = max(len(part.name) for part in known)
+        kind = needs = ""
+        for part in known:
             if part.kind != kind:
-                screen.plain(("\n" if kind else "") + f"{part.kind}s: {part.question}\n")
-                kind = part.kind
-            screen.plain(f"  {part.name}: {part.about}")
+                screen.plain(("\n" if kind else "") + f"{part.kind}s: {part.question}")
+                kind, needs = part.kind, ""
+            if part.needs != needs:
+                screen.plain(f"  {part.needs}")
+                needs = part.needs
+            screen.plain(f"    {part.name:<{width}}  {part.line}")
 
 
 @kv_app.command("show")
 @guarded
 def kv_show(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="As --kv takes it.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="As --kv takes it; auto for what that does.")],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="NAME", help="Also what it takes of this local model's cache."),
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option("--tokens", metavar="N", help="Of a text so long [default: the model's window].", min=1),
+    ] = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Tell what a recipe means.
+    """Tell what a recipe means, and what its cache takes.
 
     lcdoc kv show snapkv:window=64+ada@0.25
+
+    lcdoc kv show keydiff@2048tok --model local/models/qwen --tokens 100000
+
+    lcdoc kv show auto --model local/models/qwen
     """
+    from dataclasses import asdict
+
+    from lcdoc.agents.models.local_kv_memory import auto_choices, auto_rules, cache_need
     from lcdoc.agents.models.local_recipes import meaning
     from lcdoc.screen import Screen
 
+    if tokens is not None and model is None:
+        raise usage_error("--tokens says how long a text is for a model: name it with --model")
     with Screen() as screen:
-        known = meaning(recipe)
+        known = None if model is None else _model(model)
+        if recipe.strip().lower() == _AUTO:
+            choices = auto_rules() if known is None else auto_choices(*known, tokens or known[0].window)
+            if as_json:
+                screen.json([asdict(choice) for choice in choices])
+                return
+            _tell(screen, {_AUTO: ["the full cache where its memory has room for it; else"]})
+            _tell(screen, {choice.use: choice.lines() for choice in choices})
+            return
+        told = meaning(recipe)
+        need = None if known is None else cache_need(*known, told.recipe, tokens or known[0].window)
         if as_json:
-            screen.json(known)
-        else:
-            screen.facts(known)
+            screen.json(told.as_dict() | ({} if need is None else {"memory": asdict(need)}))
+            return
+        lines = {name: [value] if isinstance(value, str) else value for name, value in told.as_dict().items()}
+        _tell(screen, lines | ({} if need is None else {"memory": need.lines()}))
+
+
+def _tell(screen: Screen, told: Mapping[str, Sequence[str]]) -> None:
+    """Names, and what is said of each in lines that fit beside it."""
+    width = max(_NAME_WIDTH, *map(len, told))
+    room = max(_LEAST_WIDTH, screen.out.width - width - 2)
+    for name, lines in told.items():
+        parts = [part for line in lines for part in textwrap.wrap(line, room)]
+        for first, part in enumerate(parts):
+            screen.plain(f"{'' if first else name:<{width}}  {part}")
+
+
+def _model(name: str) -> tuple[LocalFacts, LocalOptions]:
+    """What is known of a local model before it is loaded. Raises ModelError."""
+    from lcdoc.agents.models.config import load_config
+    from lcdoc.agents.models.local_facts import facts_of
+    from lcdoc.agents.models.names import not_local, resolve
+
+    chosen = resolve(name, load_config())
+    if chosen.local is None:
+        raise not_local(name)
+    if chosen.local.folder is None:
+        raise usage_error(f"{name} is not on this machine yet: ask it something, and it is fetched")
+    return facts_of(name, chosen.local.folder, chosen.local.options.device), chosen.local.options

@@ -43,7 +43,7 @@ RULES: Final[Mapping[Use, Rule]] = {
 """For the uses that may drop a share of their text."""
 _TIMES: Final[Mapping[Use, int]] = {"question": 1, "document": 2, "chat": 1, "output": 1}
 """How often what is kept has to fit the room."""
-_OUTPUT_METHOD: Final = "snapkv"
+OUTPUT_METHOD: Final = "snapkv"
 _STEP_TOKENS: Final = 512
 
 
@@ -115,5 +115,5 @@ def _bounded(tokens: int, whole: int, room: int, chunk: int, short: str) -> Choi
     if most < 1:
         raise RequestTooLargeError(f"{short}, which a pass of {chunk:,} tokens fills alone: raise max_memory")
     budget = 1 << (most.bit_length() - 1)
-    recipe = Recipe.parse(f"{_OUTPUT_METHOD}@{budget}tok")
+    recipe = Recipe.parse(f"{OUTPUT_METHOD}@{budget}tok")
     return Choice(recipe, f"{short}; the answer is long, and what its last tokens look at is kept as it grows")

@@ -55,7 +55,7 @@ SCORERS: Final[Mapping[str, Entry]] = {
     ),
     "chunkkv": Entry("chunkkv:ChunkKV", "whole chunks of text that they attend to", ("ChunkKV",), _QUESTION, True),
     "windowkv": Entry("windowkv:WindowKV", "whole windows of text, by their best", ("WindowKV",), _QUESTION, True),
-    "sentence": Entry("sentence:SentenceKV", "whole sentences", ("SentenceKV",), _QUESTION, True),
+    "sentence": Entry("sentence:SentenceKV", "whole sentences that they attend to", ("SentenceKV",), _QUESTION, True),
     "kvzip": Entry("kvzip:KVzip", "what telling the text again attends to", ("KVzip",), _SECOND_READING),
     "kvzip+": Entry("kvzip:KVzipPlus", "what of that the output needs", ("KVzip+",), _SECOND_READING),
     "task": Entry("task:TaskAware", "what the task or question attends to", ("Finch", "Beyond RAG"), _MORE, True),
@@ -63,11 +63,11 @@ SCORERS: Final[Mapping[str, Entry]] = {
 }
 BUDGETS: Final[Mapping[str, Entry]] = {
     "uniform": Entry("uniform:Uniform", "all the same"),
-    "pyramid": Entry("pyramid:Pyramid", "lower layers more than upper ones", ("PyramidKV",)),
-    "d2o-layers": Entry("d2o_layers:D2OLayers", "layers more whose attention is spread", ("D2O",)),
+    "pyramid": Entry("pyramid:Pyramid", "more for lower layers than for upper ones", ("PyramidKV",)),
+    "d2o-layers": Entry("d2o_layers:D2OLayers", "more for layers whose attention is spread", ("D2O",)),
     "ada": Entry("ada:Ada", "the heads of a layer compete", ("Ada-KV",)),
     "global": Entry("global_top:Global", "all heads of all layers compete", ("KVzip",)),
-    "static": Entry("static_heads:StaticHeads", "heads more that fetch from afar", ("DuoAttention",)),
+    "static": Entry("static_heads:StaticHeads", "more for heads that fetch from afar", ("DuoAttention",)),
     "threshold": Entry("threshold:Threshold", "all that score tau or more, up to the budget", ("KVzap", "DMS")),
 }
 REDUCERS: Final[Mapping[str, Entry]] = {

@@ -3,26 +3,66 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
 
+from lcdoc.cli import app
 from lcdoc.tests.agents.models.local_checkpoint import save_terse
 
 QUESTION = "How many passengers may the ferry Bittern carry?"
 
 
-def test_parts_are_listed_with_a_line_each(lcdoc):
-    listed = lcdoc("kv", "list")
-    assert listed.returncode == 0, listed.stderr
+@pytest.fixture
+def kv(monkeypatch, tmp_path):
+    """`lcdoc kv` in this process, which has the engine's libraries loaded."""
+    (tmp_path / "config.toml").write_text("", encoding="utf-8")
+    monkeypatch.setenv("LCDOC_CONFIG", str(tmp_path / "config.toml"))
+    monkeypatch.setenv("LCDOC_MODELS", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "80")
+    return lambda *arguments: CliRunner().invoke(app, ["kv", *map(str, arguments)])
+
+
+def test_parts_are_listed_with_a_line_each(kv):
+    listed = kv("list")
+    assert listed.exit_code == 0, listed.stderr
     lines = listed.stdout.splitlines()
-    assert lines[0].startswith("scorers: ")
+    assert lines[0] == "scorers: which entries of the cache matter"
+    assert all(len(line) <= 80 for line in lines)
     for name in ("snapkv", "kvzip+", "ada", "d2o-layers", "kvmerger", "match"):
-        assert sum(line.startswith(f"  {name}: ") and len(line) > len(name) + 10 for line in lines) == 1
+        assert sum(line.split()[:1] == [name] and len(line) > 40 for line in lines) == 1
+    # What needs a second reading stands under a line that says so.
+    assert lines.index("  needs a second reading of the text, and no question") + 1 == next(
+        number for number, line in enumerate(lines) if line.startswith("    kvzip ")
+    )
 
 
-def test_a_recipe_that_is_none_is_one_line(lcdoc):
-    wrong = lcdoc("kv", "show", "snapkv:widow=64@0.25")
-    assert wrong.returncode == 2
-    assert "snapkv has no option 'widow': it has window, kernel or pooling" in wrong.stderr
-    assert wrong.stderr.count("\n") == 1
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("snapkv:widow=64@0.25",), "snapkv has no option 'widow': it has window, kernel or pooling"),
+        (("snap@0.25",), "'snap' is no part of a compression recipe: did you mean snapkv?"),
+        (("snapkv@0.25", "--tokens", "9"), "name it with --model"),
+        (("snapkv@0.25", "--model", "local/nowhere"), "no such folder"),
+        (("snapkv@0.25", "--model", "http://127.0.0.1:9/v1"), "its cache is not ours to compress"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_line(kv, arguments, said):
+    wrong = kv("show", *arguments)
+    assert wrong.exit_code == 2
+    assert said in " ".join(wrong.stderr.split())
+    assert not wrong.stdout
+
+
+def test_a_recipe_is_told_with_its_memory(kv, tmp_path):
+    save_terse(tmp_path / "terse", window=4096)
+    shown = kv("show", "kvzip+global@0.25", "--model", "local/terse", "--tokens", "1000")
+    assert shown.exit_code == 0, shown.stderr
+    assert all(len(line) <= 80 for line in shown.stdout.splitlines())
+    assert "the text is read a second time" in shown.stdout
+    assert "25.0% of it" in shown.stdout
+    auto = json.loads(kv("show", "auto", "--model", "local/terse", "--json").stdout)
+    assert [choice["use"] for choice in auto] == ["question", "document", "chat", "output"]
+    assert {choice["kv"] for choice in auto} == {"full"}
+    assert kv("show", "auto").stdout.startswith("auto       the full cache")
 
 
 def test_a_question_is_answered_with_a_compressed_cache(lcdoc, environment, story, tmp_path):

@@ -1,14 +1,19 @@
 """Recipes of a local model's cache: by name, in the configuration, and in what tells its answers apart."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from lcdoc.agents.models.config import ConfigFileError, load_config
 from lcdoc.agents.models.errors import ModelConfigError
-from lcdoc.agents.models.local_recipes import meaning, parts
+from lcdoc.agents.models.local_engines import LocalOptions
+from lcdoc.agents.models.local_facts import facts_of
+from lcdoc.agents.models.local_kv_memory import auto_choices, auto_rules, cache_need, cache_room
+from lcdoc.agents.models.local_recipes import RecipeError, meaning, parts
 from lcdoc.agents.models.names import resolve, with_kv
-from lcdoc.local_engine.compression.registry import BUDGETS, REDUCERS, SCORERS
+from lcdoc.local_engine import Engine, KVConfig, Sampling
+from lcdoc.local_engine.compression.registry import BUDGETS, REDUCERS, SCORERS, part_class
 from lcdoc.tests.agents.models.local_checkpoint import save_terse
 
 
@@ -55,7 +60,7 @@ def test_what_cannot_be_compressed_is_said(config: Path) -> None:
     for name in (None, "offline", "openai/gpt-4.1-mini", "http://127.0.0.1:9/v1"):
         with pytest.raises(ModelConfigError, match="its cache is not ours to compress"):
             with_kv(name, "snapkv@0.5", read)
-    with pytest.raises(ModelConfigError, match="'snap' is no part of a compression recipe"):
+    with pytest.raises(ModelConfigError, match="'snap' is no part of a compression recipe: did you mean snapkv"):
         resolve("local/terse#snap@0.5", read)
     config.write_text('[models.far]\nurl = "http://127.0.0.1:9/v1"\nkv = "knorm@0.5"\n', encoding="utf-8")
     with pytest.raises(ConfigFileError, match="kv, which only models that run here have"):
@@ -65,16 +70,84 @@ def test_what_cannot_be_compressed_is_said(config: Path) -> None:
 def test_all_parts_are_told() -> None:
     listed = parts()
     assert [part.name for part in listed] == [*SCORERS, *BUDGETS, *REDUCERS]
-    assert all(len(part.about) > 10 and "\n" not in part.about for part in listed)
+    assert len({part.line for part in listed}) == len(listed)
+    assert all(part.needs for part in listed if part.kind == "scorer")
+    assert sum(bool(part.papers) for part in listed) == len(listed) - 2  # uniform and drop are nobody's
     snapkv = next(part for part in listed if part.name == "snapkv").as_dict()
-    assert (snapkv["kind"], snapkv["options"]["pooling"]) == ("scorer", "avg")
+    assert (snapkv["kind"], snapkv["options"]["pooling"], snapkv["papers"]) == ("scorer", "avg", ["SnapKV"])
 
 
 def test_a_recipe_is_told() -> None:
-    told = meaning("ada + snapkv:window=64 + when=end @ 0.25")
-    assert told["recipe"] == "snapkv:window=64+ada+when=end@0.25"
-    assert told["keeps"] == "25% of what was read"
-    assert told["when"].startswith("once the prompt is read")
-    assert meaning("knorm+positions=capped@2048tok")["keeps"] == "2,048 entries a row"
-    with pytest.raises(ModelConfigError, match="names no scorer"):
+    told = meaning("ada + snapkv:window=64 + when=end @ 0.125")
+    assert told.recipe == "snapkv:window=64+ada+when=end@0.125"
+    assert told.keeps == "12.5% of what was read"
+    assert told.always == "the first 4 entries, the last 64, the question"
+    assert told.when.startswith("once the prompt is read")
+    assert told.question == "goes by it: not for documents that are kept"
+    assert told.costs == ("the attention of the last 64 queries once",)
+    assert meaning("knorm+positions=capped@2048tok").keeps == "2,048 entries a row, however long the text"
+    with pytest.raises(RecipeError, match="names no scorer") as raised:
         meaning("ada@0.5")
+    assert str(raised.value).endswith("; `lcdoc kv list` shows the parts")
+    with pytest.raises(RecipeError, match=r"did you mean keydiff\?$"):
+        meaning("keydif@0.5")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("kvzip+global@0.25", "read a second time"),
+        ("task:window=100@0.25", "up to 100 tokens of the task are read at each cut"),
+        ("speckv+when=end@0.25", "a draft of 128 tokens is written once"),
+        ("h2o@0.25", "the attention of all queries is added up"),
+        ("expected@0.25", "mean and covariance of all queries"),
+        ("knorm@0.25", "next to nothing"),
+        ("knorm+cam@0.25", "the attention of all queries is added up"),
+    ],
+)
+def test_what_a_recipe_costs(recipe: str, said: str) -> None:
+    assert any(said in cost for cost in meaning(recipe).costs)
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_what_looks_at_the_last_queries_goes_by_the_question(scorer: str) -> None:
+    needs = part_class(scorer)().needs
+    fit = not meaning(f"{scorer}@0.5").question.startswith("goes by it")
+    if needs.probe is not None:
+        assert fit == (needs.probe == "repeat")
+    elif scorer != "compactor":  # its queries stand for the text
+        assert fit == (needs.window == 0)
+
+
+def test_the_memory_of_a_recipe_is_what_the_engine_takes(tmp_path: Path) -> None:
+    folder = save_terse(tmp_path / "terse", window=4096)
+    facts = facts_of("local/terse", folder)
+    options = LocalOptions(dtype="float32")
+    need = cache_need(facts, options, "knorm@256tok", 600)
+    with Engine.load(folder, dtype="float32", kv=KVConfig(page_size=64, max_memory=50e6)) as engine:
+        prompt = [7 + i % 400 for i in range(600)]
+        full = asyncio.run(engine.complete(prompt, Sampling(max_tokens=4), kv="full")).usage
+        cut = asyncio.run(engine.complete(prompt, Sampling(max_tokens=4), kv="knorm@256tok")).usage
+    page = 64 * need.token_bytes
+    assert need.full_bytes <= full.cache_bytes <= need.full_bytes + page
+    assert need.kept_bytes <= cut.cache_bytes <= need.kept_bytes + page
+    assert need.kept_bytes < need.most_bytes <= need.full_bytes + page
+    with pytest.raises(RecipeError, match="no part of a compression recipe"):
+        cache_need(facts, options, "snap@0.5", 600)
+
+
+def test_auto_is_told_for_a_model_s_memory(tmp_path: Path) -> None:
+    facts = facts_of("local/terse", save_terse(tmp_path / "terse", window=4096))
+    bytes_a_token = cache_need(facts, LocalOptions(), "knorm@1", 1).token_bytes
+    options = LocalOptions(max_memory=8192.0 * bytes_a_token)
+    assert cache_room(facts, options) == 8192
+    chosen = {choice.use: choice.kv for choice in auto_choices(facts, options, 6000)}
+    assert chosen["question"] == chosen["chat"] == "full"
+    assert chosen["document"].startswith("kvzip+global")
+    chosen = {choice.use: choice for choice in auto_choices(facts, options, 9000)}
+    assert chosen["chat"].kv == ""
+    assert "drops nothing of a chat" in chosen["chat"].reason
+    assert chosen["question"].kv not in {"full", ""}
+    assert {rule.use for rule in auto_rules()} == set(chosen)
+    half = cache_room(facts, LocalOptions(max_memory=0.25))
+    assert half == pytest.approx(cache_room(facts, LocalOptions()) / 2, rel=0.01)
