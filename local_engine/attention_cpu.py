@@ -23,7 +23,9 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lcdoc.local_engine.attention_far import RowKeys, near_and_far
 from lcdoc.local_engine.batch import Batch
+from lcdoc.local_engine.far_keys import FarKeys
 
 _FEWEST_KEYS_A_THREAD = 512
 """Rows shorter than this for each thread are not split among threads."""
@@ -72,7 +74,11 @@ class CpuAttention:
             part = slice(int(batch.starts[index]), int(batch.starts[index + 1]))
             each = _Pass(grouped[part], k[part], v[part], given[part], batch, slot, layer)
             past = batch.past[index, layer]
-            if (past == past[0]).all():
+            far = batch.far[index]
+            if far is not None and far.rotates[layer]:
+                for head in range(heads):
+                    self._attend_far(each, head, int(past[head]), window, far, batch.positions[part])
+            elif (past == past[0]).all():
                 self._attend(each, slice(0, heads), int(past[0]), window)
             else:
                 for head in range(heads):
@@ -146,6 +152,27 @@ class CpuAttention:
     def _flash(self, rows: Tensor, keys: Tensor, values: Tensor) -> Part:
         output, lse = _flash_op(rows, keys, values, scale=self.scale)
         return output[0], lse[0]
+
+    def _attend_far(self, each: _Pass, head: int, past: int, window: int | None, far: FarKeys, places: Tensor) -> None:
+        """Attend for a head whose far keys look nearer than they are; `places` are what its queries are rotated to."""
+        one = slice(head, head + 1)
+        views = list(_views(each, one, 0, past))
+        keys = torch.cat([*(view[0][0] for view in views), each.k[:, head]])
+        values = torch.cat([*(view[1][0] for view in views), each.v[:, head]])
+        bias = None
+        if each.batch.tables.biased[each.slot]:
+            bias = F.pad(entry_bias(each, one, 0, past)[0], (0, each.count))
+        parts = near_and_far(
+            far,
+            each.q[:, head].transpose(0, 1),
+            RowKeys(keys, values, bias),
+            layer=each.layer,
+            head=head,
+            places=places,
+            window=window,
+            scale=self.scale,
+        )
+        each.out[:, head] = combine(parts).transpose(0, 1)
 
     def _attend_window(self, each: _Pass, heads: slice, past: int, window: int) -> None:
         """Attend where each query sees only the last `window` keys: a mask over the keys that any of them sees."""

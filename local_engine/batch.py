@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lcdoc.local_engine.far_keys import FarKeys
 from lcdoc.local_engine.page_tables import PageTables
 from lcdoc.local_engine.pages import to_device
 
@@ -31,6 +32,8 @@ class Piece:
     """Of the whole prompt: rotary scalings that depend on the length go by it, so that pieces equal the whole."""
     logits: int
     """For how many of the last tokens the logits are wanted."""
+    far: FarKeys | None = None
+    """Which keys look nearer to these tokens than they are, where any do."""
 
 
 class Observer(Protocol):
@@ -71,6 +74,8 @@ class Batch:
     past: NDArray[np.int32]
     """[B, L, H]: entries in each row of the cache before this pass."""
     observer: Observer | None = None
+    far: tuple[FarKeys | None, ...] = ()
+    """[B]: of each piece, as a CPU attends to it"""
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -141,4 +146,5 @@ def gather(
         starts=starts,
         past=past,
         observer=observer,
+        far=tuple(piece.far for piece in pieces),
     )

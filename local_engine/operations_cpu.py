@@ -67,6 +67,7 @@ class CpuOperations:
             self._attends_compiled
             and batch.singles == len(batch.slots)
             and not batch.tables.biased[batch.slots].any()
+            and not any(batch.far)
             and qkv.dtype in cpu_loops.DTYPES
         )
         if compiled:

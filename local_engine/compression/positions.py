@@ -2,11 +2,12 @@
 
 Attention sees nothing of positions but distances, query's minus key's. What is done here is to choose those distances
 anew whenever a cache is cut: each entry is given a place, its key is rotated on by place minus where it was rotated to
-(rotations compose), and the tokens that follow are placed behind. One place for an entry and one for a query: attention
-itself stays as it is. All rows of a sequence share the next token's place, however many entries each has.
+(rotations compose), and the tokens that follow are placed behind. All rows of a sequence share the next token's place,
+however many entries each has.
 
-Between two cuts distances grow as the text does. What a scheme promises holds for the token right behind a cut; for the
-others of a chunk, distances are longer by how far they are behind it. Whoever sets a scheme's reach leaves that room.
+Schemes with two distances, `SelfExtend` and `Capped`, hold for every query where attention is computed in two parts
+(`far_keys.py`: on a CPU). Elsewhere they hold for the token right behind a cut, and for the others of a chunk distances
+are longer by how far they are behind it. Whoever sets a scheme's reach leaves that room.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from lcdoc.local_engine.compression.parts import LayerModel
 from lcdoc.local_engine.errors import InvalidRequestError
+from lcdoc.local_engine.far_keys import FarScheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,7 @@ class SelfExtend:
 
     Jin et al., "LLM Maybe LongLM: Self-Extend LLM Context Window Without Tuning", section 3.2: within `neighbours` the
     distance is exact; further away query and key positions are floor-divided by `group`, and the query is moved by
-    neighbours - neighbours // group, so that distances go on where the exact ones end. There, each query of a piece has
-    its own neighbours, for two attentions to be computed and joined; here the next token's neighbours count for all
-    until the next cut, for one.
+    neighbours - neighbours // group, so that distances go on where the exact ones end.
     """
 
     group: int = 8
@@ -87,11 +87,18 @@ class SelfExtend:
             if getattr(self, name) < 1:
                 raise InvalidRequestError(f"self-extend's {name} is {getattr(self, name)}: choose 1 or more")
 
+    @property
+    def near(self) -> int:
+        return self.neighbours
+
+    def far_query(self, positions: Tensor) -> Tensor:
+        return positions.div(self.group, rounding_mode="floor") + self.neighbours - self.neighbours // self.group
+
+    def far_key(self, positions: Tensor) -> Tensor:
+        return positions.div(self.group, rounding_mode="floor")
+
     def place(self, positions: Tensor, valid: Tensor, following: int) -> Placement:
-        exact = following - positions
-        shift = self.neighbours - self.neighbours // self.group
-        grouped = following // self.group - positions.div(self.group, rounding_mode="floor") + shift
-        return _from_distances(torch.where(exact < self.neighbours, exact, grouped), valid)
+        return _placed(self, positions, valid, following)
 
 
 def smallest_group(length: int, reach: int, neighbours: int) -> int:
@@ -129,12 +136,25 @@ class Capped:
         if self.reach < 1:
             raise InvalidRequestError(f"the capped distance is {self.reach}: choose 1 or more")
 
+    @property
+    def near(self) -> int:
+        return self.reach
+
+    def far_query(self, positions: Tensor) -> Tensor:
+        return torch.full_like(positions, self.reach)
+
+    def far_key(self, positions: Tensor) -> Tensor:
+        return torch.zeros_like(positions)
+
     def place(self, positions: Tensor, valid: Tensor, following: int) -> Placement:
-        return _from_distances((following - positions).clamp(max=self.reach), valid)
+        return _placed(self, positions, valid, following)
 
 
-def _from_distances(distances: Tensor, valid: Tensor) -> Placement:
-    """The furthest entry of all at 0: angles of small places are the more exact."""
+def _placed(scheme: FarScheme, positions: Tensor, valid: Tensor, following: int) -> Placement:
+    """For the token at `following`; the furthest entry of all at 0, since angles of small places are the more exact."""
+    exact = following - positions
+    far = scheme.far_query(torch.tensor(following)) - scheme.far_key(positions)
+    distances = torch.where(exact < scheme.near, exact, far)
     furthest = int(distances.masked_fill(~valid, 0).max()) if valid.numel() else 0
     return Placement(furthest - distances, furthest)
 

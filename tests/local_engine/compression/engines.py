@@ -35,7 +35,7 @@ class CutBench(Bench):
         size = held.allowance.readable(computed, len(tokens), rows)
         size = min(size, held.allowance.chunk)
         piece = Piece(held.slot, tokens[computed : computed + size], computed - held.shift, held.allowance.prompt, size)
-        batch = gather([piece], self.tables, CPU, self.compressor.observer([held]))
+        batch = gather([held.placed(piece)], self.tables, CPU, self.compressor.observer([held]))
         logits = self.decoder.forward(batch)
         self.peak = max(self.peak, self.tables.pool.pages - self.tables.pool.free)
         with torch.inference_mode():
