@@ -45,6 +45,8 @@ class _Pass:
     v: Tensor
     out: Tensor
     """[C, H, G, D], to be written"""
+    places: Tensor
+    """int64 [C]: what its queries are rotated to"""
     batch: Batch
     slot: int
     layer: int
@@ -72,12 +74,12 @@ class CpuAttention:
         grouped, given = q.view(tokens, heads, -1, dim), out.view(tokens, heads, -1, dim)
         for index, slot in enumerate(batch.slots.tolist()):
             part = slice(int(batch.starts[index]), int(batch.starts[index + 1]))
-            each = _Pass(grouped[part], k[part], v[part], given[part], batch, slot, layer)
+            each = _Pass(grouped[part], k[part], v[part], given[part], batch.positions[part], batch, slot, layer)
             past = batch.past[index, layer]
             far = batch.far[index]
             if far is not None and far.rotates[layer]:
                 for head in range(heads):
-                    self._attend_far(each, head, int(past[head]), window, far, batch.positions[part])
+                    self._attend_far(each, head, int(past[head]), window, far)
             elif (past == past[0]).all():
                 self._attend(each, slice(0, heads), int(past[0]), window)
             else:
@@ -153,8 +155,8 @@ class CpuAttention:
         output, lse = _flash_op(rows, keys, values, scale=self.scale)
         return output[0], lse[0]
 
-    def _attend_far(self, each: _Pass, head: int, past: int, window: int | None, far: FarKeys, places: Tensor) -> None:
-        """Attend for a head whose far keys look nearer than they are; `places` are what its queries are rotated to."""
+    def _attend_far(self, each: _Pass, head: int, past: int, window: int | None, far: FarKeys) -> None:
+        """Attend for a head whose far keys look nearer than they are."""
         one = slice(head, head + 1)
         views = list(_views(each, one, 0, past))
         keys = torch.cat([*(view[0][0] for view in views), each.k[:, head]])
@@ -168,7 +170,7 @@ class CpuAttention:
             RowKeys(keys, values, bias),
             layer=each.layer,
             head=head,
-            places=places,
+            places=each.places,
             window=window,
             scale=self.scale,
         )

@@ -24,7 +24,7 @@ from lcdoc.tests.local_engine.engines import ask, load
 
 Make = Callable[..., Path]
 CHUNK = 24
-PROMPT = 120
+PROMPT = 100
 TOKENS = random_tokens(PROMPT + 6)
 THETA = 10_000.0
 
