@@ -6,6 +6,8 @@ queries.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -21,9 +23,26 @@ def attention_mass(
     The queries are those of the last C of the n `keys` [H, n, D], rotated: each sees the keys up to its own, the last
     `window` of them where there is one. `bias` float32 [H, n] is added to the logits.
     """
+    mass = torch.zeros(keys.shape[:2], device=keys.device)
+    for _, logits in _strips(queries, keys, scale, window, bias):
+        mass += logits.softmax(-1).sum((1, 2)) / queries.shape[2]
+    return mass
+
+
+def log_mass(queries: Tensor, keys: Tensor, scale: float, *, window: int | None = None) -> Tensor:
+    """float32 [C, H, G]: log of the sum of exp(q k scale) over the keys that each query sees, as above."""
+    made = torch.empty(queries.shape[:3], device=keys.device)
+    for rows, logits in _strips(queries, keys, scale, window, None):
+        made[rows] = logits.logsumexp(-1).permute(2, 0, 1)
+    return made
+
+
+def _strips(
+    queries: Tensor, keys: Tensor, scale: float, window: int | None, bias: Tensor | None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Some of the queries, and their logits [H, G, s, n]: -inf for keys they do not see."""
     count, heads, groups, dim = queries.shape
     length = keys.shape[1]
-    mass = torch.zeros(heads, length, device=keys.device)
     wide = keys.float()
     column = torch.arange(length, device=keys.device)
     strip = max(1, _STRIP_NUMBERS // (heads * groups * length))
@@ -37,6 +56,4 @@ def attention_mass(
         logits = (part.reshape(heads, groups * rows, dim) @ wide.mT).mul_(scale).view(heads, groups, rows, length)
         if bias is not None:
             logits += bias[:, None, None]
-        logits.masked_fill_(~seen, -torch.inf)
-        mass += logits.softmax(-1).sum((1, 2)) / groups
-    return mass
+        yield slice(first, first + rows), logits.masked_fill_(~seen, -torch.inf)

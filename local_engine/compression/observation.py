@@ -6,7 +6,7 @@ is none, and a pass costs what it did. Of the queries only a window, or two mome
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lcdoc.local_engine.batch import Batch
-from lcdoc.local_engine.compression.attention_mass import attention_mass
+from lcdoc.local_engine.compression.attention_mass import attention_mass, log_mass
 from lcdoc.local_engine.compression.entries import Entries
 from lcdoc.local_engine.compression.parts import Moments, Needs
 from lcdoc.local_engine.compression.rows import places, read_bias, read_rows
@@ -32,6 +32,8 @@ class _Seen:
     """[w, H, G, D], rotated"""
     hidden: Tensor | None = None
     """[w, hidden]"""
+    beside: Tensor | None = None
+    """float32 [w, H, G]"""
     read: int = 0
     count: int = 0
     mean: Tensor | None = None
@@ -41,13 +43,20 @@ class _Seen:
 
 
 class Sightings:
-    """What was seen of one sequence. `skipped` first tokens, the sinks, do not count in the moments."""
+    """What was seen of one sequence, or of a probe behind it.
 
-    def __init__(self, config: ModelConfig, needs: Needs, entries: Entries, *, skipped: int = 0) -> None:
+    `skipped` first tokens, the sinks, do not count in the moments. Of a probe it is also noted how much attention its
+    queries give the probe itself.
+    """
+
+    def __init__(
+        self, config: ModelConfig, needs: Needs, entries: Entries, *, skipped: int = 0, probe: bool = False
+    ) -> None:
         self.needs = needs
         self.entries = entries
         self._config = config
         self._skipped = skipped
+        self._probe = probe
         self._layers = [_Seen() for _ in range(config.layers)]
         self.query_positions: Tensor | None = None
         """int64 [w]: what the window's queries are rotated to."""
@@ -59,6 +68,11 @@ class Sightings:
         """[H, G, w, D], rotated: the last ones since the last cut."""
         kept = self._layers[layer].queries
         return None if kept is None else kept.permute(1, 2, 0, 3)
+
+    def beside(self, layer: int) -> Tensor | None:
+        """float32 [H, G, w]: the log-sum-exp that a probe's own keys give each query; None where this is no probe."""
+        kept = self._layers[layer].beside
+        return None if kept is None else kept.permute(1, 2, 0)
 
     def hidden(self, layer: int) -> Tensor | None:
         """[w, hidden]: what the window's queries were made of."""
@@ -74,7 +88,7 @@ class Sightings:
     @classmethod
     def joined(cls, pieces: Sequence[Sightings], most: int) -> Sightings:
         """The windows of several pieces as one of at most `most` queries, evenly taken."""
-        made = cls(pieces[0]._config, pieces[0].needs, pieces[0].entries)
+        made = cls(pieces[0]._config, pieces[0].needs, pieces[0].entries, probe=pieces[0]._probe)
         total = sum(len(piece.query_positions) for piece in pieces if piece.query_positions is not None)
         step = max(1, -(-total // most))
 
@@ -86,13 +100,14 @@ class Sightings:
         for layer, seen in enumerate(made._layers):
             seen.queries = every([piece._layers[layer].queries for piece in pieces])
             seen.hidden = every([piece._layers[layer].hidden for piece in pieces])
+            seen.beside = every([piece._layers[layer].beside for piece in pieces])
         return made
 
     def forget(self) -> None:
         """A cut was made: the window begins anew."""
         self.query_positions = None
         for seen in self._layers:
-            seen.queries = seen.hidden = None
+            seen.queries = seen.hidden = seen.beside = None
 
     def took_in(self, layer: int, hidden: Tensor) -> None:
         if self.needs.hidden and self.needs.window:
@@ -110,6 +125,9 @@ class Sightings:
             if layer == 0:
                 part = slice(int(batch.starts[index]), int(batch.starts[index + 1]))
                 self.query_positions = _last(self.query_positions, batch.positions[part], self.needs.window)
+            if self._probe:
+                beside = self._beside(layer, grouped, batch, index)
+                seen.beside = _last(seen.beside, beside, self.needs.window)
         if self.needs.moments:
             self._gather_moments(seen, before.reshape(count, kv_heads, -1, dim))
         if self.needs.mass:
@@ -150,22 +168,38 @@ class Sightings:
         seen.count = total
 
     def _add_mass(self, layer: int, queries: Tensor, batch: Batch, index: int) -> None:
-        slot, tables, count = int(batch.slots[index]), batch.tables, len(queries)
-        lengths = (batch.past[index, layer] + count).tolist()
+        count, tables = len(queries), batch.tables
         figure = self.entries.figure(MASS, int(batch.past[index].max()) + count)[layer]
-        alike = len(set(lengths)) == 1
-        groups = [slice(0, len(lengths))] if alike else [slice(head, head + 1) for head in range(len(lengths))]
-        for heads in groups:
-            length = lengths[heads.start]
-            where = places(tables, slot, layer, heads, length)
+        for heads, where in _rows(layer, batch, index):
             keys, _ = read_rows(tables, where)
-            figure[heads, :length] += attention_mass(
+            figure[heads, : where.shape[1]] += attention_mass(
                 queries[:, heads],
                 keys,
                 self._config.head_dim**-0.5,
                 window=self._config.windows[layer],
-                bias=read_bias(tables, slot, where),
+                bias=read_bias(tables, int(batch.slots[index]), where),
             )
+
+    def _beside(self, layer: int, queries: Tensor, batch: Batch, index: int) -> Tensor:
+        """float32 [C, H, G]: of the queries [C, H, G, D] over the keys of the probe, which stand last in each row."""
+        made = torch.empty(queries.shape[:3], device=queries.device)
+        own = self._layers[layer].read + len(queries)
+        for heads, where in _rows(layer, batch, index):
+            keys, _ = read_rows(batch.tables, where[:, -own:])
+            made[:, heads] = log_mass(
+                queries[:, heads], keys, self._config.head_dim**-0.5, window=self._config.windows[layer]
+            )
+        return made
+
+
+def _rows(layer: int, batch: Batch, index: int) -> Iterator[tuple[slice, Tensor]]:
+    """Heads of a layer with equally long rows, and where these rows are with the pass's own keys: int64 [H, n]."""
+    slot, count = int(batch.slots[index]), int(batch.counts[index])
+    lengths = (batch.past[index, layer] + count).tolist()
+    alike = len(set(lengths)) == 1
+    groups = [slice(0, len(lengths))] if alike else [slice(head, head + 1) for head in range(len(lengths))]
+    for heads in groups:
+        yield heads, places(batch.tables, slot, layer, heads, lengths[heads.start])
 
 
 class Watch:

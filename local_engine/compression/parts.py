@@ -99,6 +99,9 @@ class Heads:
     query_positions: Tensor | None = None
     """int64 [w]: what they are rotated to. An entry behind a query's position is not seen by it; probes come after the
     text and see all."""
+    beside: Tensor | None = None
+    """float32 [H, G, w]: the log-sum-exp of what each query of a probe gives to the probe's own tokens up to itself,
+    which are not among the entries and share its attention."""
     hidden: Tensor | None = None
     """[w, hidden]"""
     moments: Moments | None = None

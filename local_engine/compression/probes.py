@@ -21,7 +21,7 @@ from lcdoc.local_engine.decoder import Decoder
 from lcdoc.local_engine.page_tables import PageTables
 
 if TYPE_CHECKING:
-    from lcdoc.local_engine.compression.compressor import Held
+    from lcdoc.local_engine.compression.held import Held
 
 _REFERENCES = 512
 """Queries of all pieces together that reducers are shown."""
@@ -103,7 +103,8 @@ class Prober:
     def _sightings(self, needs: Needs) -> Sightings:
         tables = self._tables
         wanted = Needs(window=needs.window, hidden=needs.hidden)
-        return Sightings(self._decoder.config, wanted, Entries(tables.layers, tables.kv_heads, tables.pool.device))
+        entries = Entries(tables.layers, tables.kv_heads, tables.pool.device)
+        return Sightings(self._decoder.config, wanted, entries, probe=True)
 
     def _gather(self, piece: Piece, seen: Sightings) -> Batch:
         device = self._tables.pool.device

@@ -79,6 +79,7 @@ def _most(heads: Heads, lengths: Tensor | None, inputs: Tensor | None) -> Tensor
             heads.rotated_at,
             heads.model.scale,
             bias=heads.state.get("bias"),
+            beside=None if heads.beside is None else heads.beside[:, :, block],
         )
         if inputs is not None:
             attention /= inputs[block].unsqueeze(1)

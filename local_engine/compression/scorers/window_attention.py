@@ -42,15 +42,20 @@ def window_attention(
     scale: float,
     *,
     bias: Tensor | None = None,
+    beside: Tensor | None = None,
 ) -> Tensor:
     """Attention of each query over the entries that are not behind it: float32 [H, G, w, n].
 
     `queries` [H, G, w, D] and `keys` [H, n, D] are rotated to `query_positions` int64 [w] and `positions` int64 [H, n].
-    `bias` float32 [H, n] is added to what is scaled. A query that sees nothing attends to nothing: its row is 0.
+    `bias` float32 [H, n] is added to what is scaled. `beside` float32 [H, G, w] is the log-sum-exp of what else a query
+    sees, which takes its part of the attention. A query that sees nothing attends to nothing: its row is 0.
     """
-    attention = window_logits(queries, keys, query_positions, positions, scale, bias=bias).softmax(-1)
+    logits = window_logits(queries, keys, query_positions, positions, scale, bias=bias)
     blind = (positions.amin(-1, keepdim=True) > query_positions)[:, None, :, None]
-    return attention.masked_fill_(blind, 0.0)
+    if beside is None:
+        return logits.softmax(-1).masked_fill_(blind, 0.0)
+    taken = (logits.logsumexp(-1) - beside).sigmoid_().unsqueeze(-1)
+    return logits.softmax(-1).mul_(taken).masked_fill_(blind, 0.0)
 
 
 def window_queries(heads: Heads, last: int | None = None) -> tuple[Tensor, Tensor]:
