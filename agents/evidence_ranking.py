@@ -14,6 +14,7 @@ from lcdoc.agents.candidates import Candidate, candidates_of
 from lcdoc.agents.evidence import COLUMN, FEATURES, Floats, Measured, measure_words, with_vectors
 from lcdoc.agents.evidence_weights import (
     CONFIDENCE,
+    FOUND_THRESHOLD,
     PASSAGE_COSINE_FROM_BEST,
     PRESELECTION,
     RANKING,
@@ -22,6 +23,7 @@ from lcdoc.agents.evidence_weights import (
 )
 from lcdoc.agents.questions import Question
 from lcdoc.agents.reader import Passage
+from lcdoc.documents import Span
 from lcdoc.retrieval.embedders import Embedder
 
 EMBEDDED_CHARACTERS = 4_500
@@ -46,6 +48,15 @@ SIGNALS = (
 """What is known of a question after ranking, by which relevance and confidence are judged."""
 
 
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """The words of a candidate that answer, on one line, and by how much they beat "no answer" (a log-odds)."""
+
+    span: Span
+    text: str
+    margin: float
+
+
 @dataclass(frozen=True)
 class Evidence:
     """A candidate with its rank score and its share: the probability that it answers, if any of them does."""
@@ -53,6 +64,8 @@ class Evidence:
     candidate: Candidate
     score: float
     share: float
+    phrase: Phrase | None = None
+    """What the span reader found in it, where it was asked: see `phrases`."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,12 @@ class Ranking:
     relevance: float
     confidence: float
     signals: dict[str, float]
+    threshold: float = FOUND_THRESHOLD
+    """Relevance below which nothing is quoted."""
+
+    @property
+    def found(self) -> bool:
+        return bool(self.evidence) and self.relevance >= self.threshold
 
 
 def rank_evidence(question: Question, passages: Sequence[Passage], embedder: Embedder) -> Ranking:

@@ -8,7 +8,7 @@ comparing. It puts nothing into words of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,6 @@ from lcdoc.agents.candidates import Candidate
 from lcdoc.agents.claims import claim_of
 from lcdoc.agents.evidence import Floats
 from lcdoc.agents.evidence_ranking import rank_evidence
-from lcdoc.agents.evidence_weights import FOUND_THRESHOLD
 from lcdoc.agents.extractive_summary import SUMMARY_REVISION, central_points, summarise
 from lcdoc.agents.folding import fold
 from lcdoc.agents.models.model import OnText, Request
@@ -34,10 +33,12 @@ from lcdoc.agents.notes import (
     same_evidence,
 )
 from lcdoc.agents.packing import cut_passage
+from lcdoc.agents.phrases import phrase_of, read_phrases
 from lcdoc.agents.prompts.checks import unquoted_figures
 from lcdoc.agents.questions import Question
 from lcdoc.agents.quotes import check_quote
 from lcdoc.agents.reader import Passage
+from lcdoc.agents.span_reader.model import SpanModel
 from lcdoc.agents.stems import stems_of
 from lcdoc.documents import Document, Span
 from lcdoc.retrieval.embedders import Embedder
@@ -65,8 +66,10 @@ _SUPPORTED_SHARE = 0.6
 class OfflineReader:
     """Reads with an embedder and counted words. Safe to share between tasks; the work is done in threads."""
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: Embedder, spans: Callable[[], SpanModel] | None = None) -> None:
+        """`spans` loads the model that finds the words which answer; without it sentences are quoted whole."""
         self._embedder = embedder
+        self._spans = spans
 
     @property
     def embedder(self) -> Embedder:
@@ -108,7 +111,9 @@ class OfflineReader:
         """`read_many` without `carried`, in the caller's thread."""
         asked = Question.of(question)
         ranking = rank_evidence(asked, passages, self._embedder)
-        if ranking.relevance < FOUND_THRESHOLD:
+        if self._spans is not None:
+            ranking = read_phrases(asked, passages, ranking, self._spans())
+        if not ranking.found:
             return Note(found=False, confidence=round(5 * ranking.confidence, 2))
         best = ranking.evidence[: quoted_evidence(np.array([evidence.share for evidence in ranking.evidence]))]
         shares = sum(evidence.share for evidence in best)
@@ -125,7 +130,7 @@ class OfflineReader:
                 Quote(
                     text=citation.quote,
                     citation=citation,
-                    claim=claim_of(citation.quote, asked),
+                    claim=phrase_of(evidence, asked) or claim_of(citation.quote, asked),
                     confidence=round(5 * ranking.confidence * evidence.share / shares, 2),
                 )
             )

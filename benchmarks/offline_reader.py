@@ -102,14 +102,17 @@ def rows_of(names: Sequence[str], embedder: CachedEmbedder) -> list[Row]:
     return rows
 
 
-def conditional_logit(groups: Sequence[tuple[Floats, np.ndarray, float]], columns: Sequence[int]) -> dict[str, float]:
-    """Weights w that maximise the probability, under softmax(X w), that the candidate drawn is one that hits."""
+def conditional_logit(groups: Sequence[tuple[Floats, np.ndarray, float]], names: Sequence[str]) -> dict[str, float]:
+    """Weights w that maximise the probability, under softmax(X w), that the candidate drawn is one that hits.
+
+    Groups are (X, which candidates hit, weight of the group); the columns of X are `names`.
+    """
     from scipy.optimize import minimize
     from scipy.special import logsumexp
 
-    stacked = np.concatenate([values[:, columns] for values, _, _ in groups]).astype(np.float64)
+    stacked = np.concatenate([values for values, _, _ in groups]).astype(np.float64)
     scale = stacked.std(axis=0) + 1e-9
-    scaled = [(values[:, columns] / scale, hits, weight) for values, hits, weight in groups]
+    scaled = [(values / scale, hits, weight) for values, hits, weight in groups]
     total = sum(weight for _, _, weight in groups)
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -123,20 +126,24 @@ def conditional_logit(groups: Sequence[tuple[Floats, np.ndarray, float]], column
             gradient += weight * (matrix.T @ pull)
         return value / total + 5e-3 * weights @ weights, gradient / total + 1e-2 * weights
 
-    found = minimize(loss, np.zeros(len(columns)), jac=True, method="L-BFGS-B")
-    return {FEATURES[column]: weight for column, weight in zip(columns, found.x / scale, strict=True)}
+    found = minimize(loss, np.zeros(len(names)), jac=True, method="L-BFGS-B")
+    return dict(zip(names, found.x / scale, strict=True))
 
 
 def logistic(
-    signals: Sequence[dict[str, float]], targets: Sequence[bool], weights: Sequence[float]
+    signals: Sequence[dict[str, float]],
+    targets: Sequence[bool],
+    weights: Sequence[float],
+    names: Sequence[str] = SIGNALS,
 ) -> dict[str, float]:
+    """Weights and intercept of the logistic function that gives the probability of `targets` from `names`."""
     from sklearn.linear_model import LogisticRegression
 
-    matrix = np.array([[row[name] for name in SIGNALS] for row in signals])
+    matrix = np.array([[row[name] for name in names] for row in signals])
     scale = matrix.std(axis=0) + 1e-9
     model = LogisticRegression(C=0.3, max_iter=5000).fit(matrix / scale, targets, sample_weight=weights)
     return {"intercept": float(model.intercept_[0])} | {
-        name: float(weight) for name, weight in zip(SIGNALS, model.coef_[0] / scale, strict=True)
+        name: float(weight) for name, weight in zip(names, model.coef_[0] / scale, strict=True)
     }
 
 
@@ -146,10 +153,10 @@ def fit(embedder: CachedEmbedder) -> None:
     answered = [row for row in rows if row.case.dataset in RANKED and row.case.kind == "answerable" and row.hits.any()]
     sizes = Counter(row.case.dataset for row in answered)
     groups = [(row.values, row.hits, 1 / sizes[row.case.dataset]) for row in answered]
-    everything = list(range(len(FEATURES)))
-    ranking = with_priors(conditional_logit(groups, everything))
-    words = [column for column in everything if FEATURES[column] not in VECTOR_FEATURES]
-    preselection = with_priors(conditional_logit(groups, words))
+    ranking = with_priors(conditional_logit(groups, FEATURES))
+    words = [column for column, name in enumerate(FEATURES) if name not in VECTOR_FEATURES]
+    of_words = [(values[:, words], hits, weight) for values, hits, weight in groups]
+    preselection = with_priors(conditional_logit(of_words, [FEATURES[column] for column in words]))
     line = np.polyfit(*zip(*(pair for row in rows for pair in row.best_cosines), strict=True), 1)
 
     signals: list[dict[str, float]] = []

@@ -7,7 +7,8 @@ The lower layers stay as packaged, and read question and passage apart: their st
 through them once. The upper layers, a start and end head, and a vector for each kind of token are trained. The learning
 rate is level, then falls to nothing over the last part of the steps ("MiniCPM", 2024, section 4): FOLDER keeps the
 state before the fall, from which more steps can be made, beside the last one, from which an interrupted run goes on.
-FOLDER/curve.jsonl has the scores on the "tune" part as they grow. Data and parts: `span_examples.py`.
+FOLDER/curve.jsonl has the scores on the "tune" part as they grow; FOLDER/reader.safetensors is what the package ships.
+Data and parts: `span_examples.py`.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from span_examples import TRAINED, Reading, readings
 from span_network import SpanNetwork, best_spans, loss
 from torch import Tensor
 
+from lcdoc.agents.span_reader.weights import Recipe, checksum, write
 from lcdoc.agents.span_reader.windows import Vocabulary, Window
 from lcdoc.evaluation.metrics import token_f1
 from lcdoc.evaluation.parts import Part
@@ -336,6 +337,15 @@ def train(run: Run, texts: Texts, arguments: argparse.Namespace) -> None:
             print(json.dumps(row), flush=True)
             with (run.folder / "curve.jsonl").open("a", encoding="utf-8") as curve:
                 curve.write(json.dumps(row) + "\n")
+            export(run)
+
+
+def export(run: Run) -> None:
+    """Write FOLDER/reader.safetensors, as the package ships it."""
+    packaged = packaged_model().tensors
+    recipe = Recipe(run.network.first, checksum(packaged), run.step, f"train parts of {', '.join(TRAINED)}")
+    trained = {name: weight.numpy() for name, weight in run.network.tensors().items()}
+    write(run.folder / "reader.safetensors", trained, packaged, recipe)
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------
@@ -405,7 +415,7 @@ def main() -> int:
     run = Run(arguments.folder, network, optimizer_of(network), arguments.steps)
     run.load()
     train(run, texts, arguments)
-    save_file(network.tensors(), arguments.folder / "reader.safetensors", metadata={"first": str(arguments.first)})
+    export(run)
     return 0
 
 

@@ -1,0 +1,174 @@
+"""The words in a sentence that answer: candidates re-ranked by what the span reader finds in them.
+
+`rank_evidence` says which sentences are likely; the span reader reads their passages and says which words answer, and
+how much likelier they are than no answer at all. Both together are weighed by `phrase_weights`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from lcdoc.agents import phrase_weights
+from lcdoc.agents.answer_offers import offer
+from lcdoc.agents.candidates import Candidate
+from lcdoc.agents.evidence_ranking import Evidence, Phrase, Ranking
+from lcdoc.agents.questions import Question
+from lcdoc.agents.reader import Passage
+from lcdoc.agents.span_reader.model import SpanModel
+from lcdoc.documents import Span
+
+READ_CHARACTERS = 6_000
+"""Of the passages that the best sentences are in: some 1,500 tokens, a third of a second on two cores."""
+EACH = 4
+"""Answers looked for in a passage."""
+UNREAD = -12.0
+"""Margin of a sentence in which the span reader has no answer to offer."""
+_YES_NO = re.compile(
+    r"^(?:is|are|was|were|am|do|does|did|has|have|had|can|could|will|would|shall|should|may|might|must)\b",
+    re.IGNORECASE,
+)
+
+SIGNALS = ("relevance", "confidence", "margin", "lead", "share", "fits")
+"""What is known of a question after reading: log-odds of the sentences' relevance and confidence; the margin of the
+best sentence's phrase, and how far it leads the next one's; the best sentence's share; whether its phrase is of the
+kind asked for."""
+
+
+def read_phrases(question: Question, passages: Sequence[Passage], ranking: Ranking, model: SpanModel) -> Ranking:
+    """`ranking` with the phrase that answers best in each of its sentences, weighed anew by both.
+
+    Where passages read say nothing of an answer, its relevance falls.
+    """
+    if not ranking.evidence:
+        return ranking
+    ordered = in_order(question, with_phrases(question, passages, ranking.evidence, model))
+    signals = signals_of(question, replace(ranking, evidence=ordered))
+    return replace(
+        ranking,
+        evidence=ordered,
+        relevance=probability(signals, phrase_weights.RELEVANCE),
+        confidence=probability(signals, phrase_weights.CONFIDENCE),
+        threshold=phrase_weights.FOUND_THRESHOLD,
+    )
+
+
+def phrase_of(evidence: Evidence, question: Question) -> str | None:
+    """What to claim of a sentence: its phrase, where a phrase can answer and beats no answer.
+
+    A row of a table is claimed whole, since its figures say nothing without what heads them; so is a sentence that
+    tells whether something is so.
+    """
+    phrase = evidence.phrase
+    if phrase is None or phrase.margin <= 0 or evidence.candidate.is_row or wants_yes_or_no(question):
+        return None
+    return phrase.text
+
+
+def in_order(
+    question: Question, evidence: Sequence[Evidence], weights: Mapping[str, float] = phrase_weights.RANKING
+) -> tuple[Evidence, ...]:
+    """`evidence` scored by sentence and phrase together, best first, with the shares that follow."""
+    scores = features_of(question, evidence) @ np.array([weights[name] for name in FEATURES])
+    shares = np.exp(scores - scores.max())
+    shares /= shares.sum()
+    order = np.argsort(-scores, kind="stable").tolist()
+    return tuple(replace(evidence[i], score=float(scores[i]), share=float(shares[i])) for i in order)
+
+
+FEATURES = ("sentence", "margin", "beats", "fits")
+"""Of a sentence with its phrase: the sentence's own score; the phrase's margin, and the part of it above nought; how
+well the phrase is of the kind asked for."""
+
+
+def features_of(question: Question, evidence: Sequence[Evidence]) -> np.ndarray:
+    """(sentences, FEATURES)"""
+    rows = []
+    for one in evidence:
+        margin = one.phrase.margin if one.phrase else UNREAD
+        rows.append([one.score, margin, max(0.0, margin), phrase_fits(question, one)])
+    return np.array(rows, dtype=np.float64)
+
+
+def phrase_fits(question: Question, evidence: Evidence) -> float:
+    """How well the phrase is of the kind the question asks for, 0 to 1; 0 without a phrase."""
+    if evidence.phrase is None:
+        return 0.0
+    return offer(question.kind, evidence.phrase.text, question.known).fits
+
+
+def signals_of(question: Question, ranking: Ranking) -> dict[str, float]:
+    """The `SIGNALS` of a ranking that `read_phrases` made."""
+    margins = [e.phrase.margin if e.phrase else UNREAD for e in ranking.evidence]
+    return {
+        "relevance": _log_odds(ranking.relevance),
+        "confidence": _log_odds(ranking.confidence),
+        "margin": margins[0],
+        "lead": margins[0] - max(margins[1:], default=UNREAD),
+        "share": ranking.evidence[0].share,
+        "fits": phrase_fits(question, ranking.evidence[0]),
+    }
+
+
+def probability(signals: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """The logistic function of the weighted sum."""
+    total = weights["intercept"] + sum(weights[name] * value for name, value in signals.items())
+    return 1 / (1 + math.exp(-max(-50.0, min(50.0, total))))
+
+
+def wants_yes_or_no(question: Question) -> bool:
+    """Whether a phrase is no answer: what is asked is whether something is so, which the sentence tells."""
+    return _YES_NO.match(question.core) is not None
+
+
+def with_phrases(
+    question: Question, passages: Sequence[Passage], evidence: Sequence[Evidence], model: SpanModel
+) -> list[Evidence]:
+    """Each sentence with the best answer that begins in it, where its passage is among the best and was read."""
+    candidates = [one.candidate for one in evidence]
+    read = _worth_reading(passages, candidates)
+    answers = model.answers(question.core, [passages[index].text for index in read], each=EACH)
+    best: list[Phrase | None] = [None] * len(candidates)
+    for passage, found in zip(read, answers, strict=True):
+        body, start = passages[passage].document.body, passages[passage].span.start
+        document = passages[passage].document.id
+        for answer in found:
+            span = Span(start + answer.start, start + answer.end)
+            home = next(
+                (
+                    index
+                    for index, candidate in enumerate(candidates)
+                    if passages[candidate.passage].document.id == document
+                    and candidate.span.start <= span.start < candidate.span.end
+                ),
+                None,
+            )
+            if home is None:
+                continue
+            # What runs on behind the sentence is not quoted with it.
+            span = Span(span.start, min(span.end, candidates[home].span.end))
+            known = best[home]
+            if known is None or answer.margin > known.margin:
+                best[home] = Phrase(span, " ".join(span.of(body).split()), answer.margin)
+    return [replace(one, phrase=phrase) for one, phrase in zip(evidence, best, strict=True)]
+
+
+def _worth_reading(passages: Sequence[Passage], candidates: Sequence[Candidate]) -> list[int]:
+    """The passages of the best candidates, as many as `READ_CHARACTERS` take; at least one."""
+    read: list[int] = []
+    left = READ_CHARACTERS
+    for index in dict.fromkeys(candidate.passage for candidate in candidates):
+        left -= len(passages[index].text)
+        if left < 0 and read:
+            break
+        read.append(index)
+    return read
+
+
+def _log_odds(share: float) -> float:
+    share = min(max(share, 1e-4), 1 - 1e-4)
+    return math.log(share / (1 - share))

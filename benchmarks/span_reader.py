@@ -1,0 +1,413 @@
+"""How well the span reader answers, beside simpler readers; and how its phrases are weighed.
+
+    python benchmarks/span_reader.py paragraphs     # squad and others, the right paragraph given
+    python benchmarks/span_reader.py documents      # whole documents, through the package's reader and simpler ones
+    python benchmarks/span_reader.py speed
+    python benchmarks/span_reader.py fit            # learn the weights anew; prints agents/phrase_weights.py
+
+--weights FILE takes another file than the packaged one. Documents of the test part only (`lcdoc.evaluation.parts`); of
+sets that are not trained on, the half that `reader_cases` holds out. Intervals are 95 %, over documents. Passages of a
+document: the package's chunks, 8 of them, by reciprocal rank fusion of cosine and tf-idf; vectors are kept in --cache.
+`fit` uses the tune part, and the other half. Needs scikit-learn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from offline_reader import conditional_logit, logistic
+from reader_cases import (
+    CachedEmbedder,
+    Case,
+    Finder,
+    Items,
+    covid_qa,
+    document_of,
+    fairytaleqa,
+    is_hit,
+    ohr_bench,
+    policyqa,
+    squad,
+    tatqa,
+)
+from span_examples import Reading, readings
+
+from lcdoc.agents.claims import claim_of
+from lcdoc.agents.evidence_ranking import rank_evidence
+from lcdoc.agents.offline_reader import OfflineReader, quoted_evidence
+from lcdoc.agents.phrases import FEATURES, SIGNALS, features_of, in_order, phrase_of, signals_of, with_phrases
+from lcdoc.agents.questions import Question
+from lcdoc.agents.reader import Passage
+from lcdoc.agents.span_reader.model import SpanModel, load_span_model
+from lcdoc.agents.span_reader.weights import PATH
+from lcdoc.evaluation.metrics import exact_match, token_f1
+from lcdoc.evaluation.parts import Part
+from lcdoc.evaluation.statistics import mean_of
+from lcdoc.retrieval.sentences import sentence_spans
+
+KIND_SHARES = {"answerable": 0.70, "adversarial": 0.15, "easy": 0.15}
+"""What found and confidence are fitted for: how many of the questions asked are of each kind."""
+DOCUMENTS = 16
+"""Of sets that are not trained on, at most."""
+SET_WEIGHTS = ("squad", "nq", "tatqa", "covid_qa", "ohr_bench", "fairytaleqa")
+
+
+# --- questions -------------------------------------------------------------------------------------------------------
+
+
+def nq() -> Items:
+    """The passages of a part as one document, and the questions they answer."""
+    items: Items = []
+    for part in ("train", "tune", "test"):
+        own = [reading for reading in readings(["nq"]) if reading.part == part]
+        document = document_of(f"nq {part}", list(dict.fromkeys(reading.passages[0] for reading in own)))
+        items.append((document, [(reading.question, reading.golds, "answerable") for reading in own]))
+    return items
+
+
+SETS: dict[str, tuple[Callable[[], Items], int]] = {
+    # loader, answerable questions a document at most (adversarial: half as many, easy: a quarter)
+    "squad": (squad, 120),
+    "nq": (nq, 120),
+    "tatqa": (tatqa, 12),
+    "covid_qa": (covid_qa, 30),
+    "ohr_bench": (ohr_bench, 8),
+    "fairytaleqa": (fairytaleqa, 30),
+    "policyqa": (policyqa, 16),
+}
+
+
+def part_of_case(case: Case) -> Part:
+    """The part of a set that is trained on; of another, the half: policyqa is tested on alone."""
+    from lcdoc.evaluation.parts import part_of
+
+    name = case.document.source.path
+    if case.dataset == "nq":
+        return {"nq train": "train", "nq tune": "tune"}.get(name, "test")  # type: ignore[return-value]
+    if case.dataset in {"squad", "covid_qa", "fairytaleqa"}:
+        return part_of(case.dataset, name)
+    return "test" if case.held_out or case.dataset == "policyqa" else "tune"
+
+
+def cases_of(part: Part, names: Sequence[str]) -> Iterator[Case]:
+    """The questions of a part: the same each time."""
+    strangers = [question for _, asked in squad() for question, _, _ in asked]
+    for name in names:
+        loader, most = SETS[name]
+        rng = random.Random(f"span reader {name}")
+        items = [item for item in loader() if part_of_case(Case(name, "", item[0], "")) == part]
+        if name in {"tatqa", "ohr_bench", "policyqa"}:
+            items = rng.sample(items, min(DOCUMENTS, len(items)))
+        for document, questions in items:
+            for kind, number in (("answerable", most), ("adversarial", most // 2)):
+                own = [question for question in questions if question[2] == kind]
+                for question, golds, _ in rng.sample(own, min(number, len(own))):
+                    yield Case(name, kind, document, question, golds)
+            others = [question for other, asked in items if other is not document for question, _, _ in asked]
+            alike = name in {"tatqa", "policyqa", "nq"}
+            for question in rng.sample(strangers if alike else others or strangers, max(2, most // 4)):
+                yield Case(name, "easy", document, question)
+
+
+def with_passages(part: Part, names: Sequence[str], embedder: CachedEmbedder) -> Iterator[tuple[Case, list[Passage]]]:
+    finder: tuple[str, Finder] | None = None
+    for case in cases_of(part, names):
+        if finder is None or finder[0] != case.document.id:
+            finder = case.document.id, Finder(case.document, embedder)
+            embedder.save()
+        yield case, finder[1].passages(case.question)
+    embedder.save()
+
+
+# --- paragraphs ------------------------------------------------------------------------------------------------------
+
+
+def paragraphs(model: SpanModel) -> None:
+    """Answers from the right paragraph: F1 with an answer forced, and with "no answer" allowed where it is likelier."""
+    print("the right paragraph given, test part; percent, 95 % intervals over documents")
+    print(f"{'set':28}{'questions':>10}{'EM':>20}{'F1':>20}{'F1, no-answer allowed':>24}")
+    squad_rows: list[tuple[Reading, float, float]] = []
+    for name in ("squad", "nq", "covid_qa", "fairytaleqa", "hotpot", "musique", "2wikimultihop", "policyqa"):
+        rows = [reading for reading in readings([name]) if reading.part == "test"]
+        answered = [reading for reading in rows if reading.answers]
+        scored = []
+        for reading in rows if name == "squad" else answered:
+            text = reading.passages[reading.home]
+            (found,) = model.answers(reading.question, [text])
+            answer = text[found[0].start : found[0].end] if found else ""
+            margin = found[0].margin if found else -99.0
+            scored.append((reading, margin, exact_match(answer, reading.golds), token_f1(answer, reading.golds)))
+        yes = [row for row in scored if row[0].answers]
+        documents = [reading.document for reading, *_ in yes]
+        em, f1 = (mean_of([row[column] for row in yes], documents) for column in (2, 3))
+        kept = mean_of([row[3] if row[1] > 0 else 0.0 for row in yes], documents)
+        print(
+            f"{name + ', answerable':28}{len(yes):10}{_percent(em):>20}{_percent(f1):>20}{_percent(kept):>24}",
+            flush=True,
+        )
+        if name == "squad":
+            squad_rows = [(reading, margin, f1) for reading, margin, _, f1 in scored]
+            no = [row for row in scored if not row[0].golds]
+            refused = mean_of([float(margin <= 0) for _, margin, *_ in no], [row[0].document for row in no])
+            print(f"{'squad, unanswerable refused':28}{len(no):10}{_percent(refused):>64}")
+    print("\nsquad by threshold: F1 of answerable ones, unanswerable ones refused, both together as v2.0 counts them")
+    yes_rows = [row for row in squad_rows if row[0].golds]
+    no_rows = [row for row in squad_rows if not row[0].golds]
+    for threshold in (-4, -2, -1, 0, 1, 2, 4):
+        f1s = [f1 if margin > threshold else 0.0 for _, margin, f1 in yes_rows]
+        refusals = [float(margin <= threshold) for _, margin, _ in no_rows]
+        together = (sum(f1s) + sum(refusals)) / (len(f1s) + len(refusals))
+        print(f"{threshold:6}{100 * np.mean(f1s):8.1f}{100 * np.mean(refusals):8.1f}{100 * together:8.1f}")
+
+
+def _percent(estimate: object) -> str:
+    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f}-{100 * estimate.high:.1f})"  # type: ignore[attr-defined]
+
+
+# --- documents -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a reader shows: its first claim, the quotes behind its claims, how sure it is."""
+
+    claim: str
+    quotes: tuple[str, ...]
+    confidence: float
+
+    @classmethod
+    def nothing(cls, confidence: float = 0.0) -> Shown:
+        return cls("", (), confidence)
+
+
+Reader = Callable[[Case, list[Passage]], Shown]
+
+
+def first_sentence(case: Case, passages: list[Passage]) -> Shown:
+    """Of the passage with most of the question's rare words."""
+    best = max(passages, key=lambda passage: _words_in_common(case.question, passage.text))
+    sentences = sentence_spans(best.document.body, best.span.start, best.span.end)
+    text = sentences[0].of(best.document.body)
+    return Shown(text, (text,), 1.0)
+
+
+def _words_in_common(question: str, text: str) -> float:
+    from lcdoc.agents.stems import STOP_WORDS, tokens_of
+
+    wanted = {token for token in tokens_of(question) if token not in STOP_WORDS}
+    return sum(token in wanted for token in set(tokens_of(text)))
+
+
+def best_sentence(embedder: CachedEmbedder) -> Reader:
+    def read(case: Case, passages: list[Passage]) -> Shown:
+        sentences = [
+            span.of(passage.document.body)
+            for passage in passages
+            for span in sentence_spans(passage.document.body, passage.span.start, passage.span.end)
+        ]
+        vectors = embedder.embed([case.question, *sentences])
+        best = sentences[int(np.argmax(vectors[1:] @ vectors[0]))]
+        return Shown(best, (best,), 1.0)
+
+    return read
+
+
+def through(reader: OfflineReader) -> Reader:
+    def read(case: Case, passages: list[Passage]) -> Shown:
+        note = reader.note_of(passages, case.question)
+        if not note.found:
+            return Shown.nothing(note.confidence / 5)
+        return Shown(note.claim, tuple(quote.citation.quote for quote in note.quotes), note.confidence / 5)
+
+    return read
+
+
+def documents(model: SpanModel, embedder: CachedEmbedder, names: Sequence[str]) -> None:
+    """Whole documents: the first claim beside the gold answers, and what is said of questions without an answer."""
+    readers: dict[str, Reader] = {
+        "BM25, first sentence": first_sentence,
+        "MiniLM, best sentence": best_sentence(embedder),
+        "sentences ranked": through(OfflineReader(embedder)),
+        "with the span reader": through(OfflineReader(embedder, lambda: model)),
+    }
+    rows: dict[tuple[str, str], list[tuple[Case, Shown]]] = defaultdict(list)
+    took: dict[str, list[float]] = defaultdict(list)
+    for case, passages in with_passages("test", names, embedder):
+        for name, read in readers.items():
+            started = time.perf_counter()
+            rows[case.dataset, name].append((case, read(case, passages)))
+            took[name].append(time.perf_counter() - started)
+    embedder.save()
+    print("whole documents, test part; percent, 95 % intervals over documents")
+    head = f"{'F1':>20}{'EM':>8}{'quoted':>20}{'not found':>11}{'near misses refused':>21}{'others refused':>16}"
+    print(f"{'set':13}{'reader':24}{'questions':>10}{head}")
+    for (dataset, name), own in rows.items():
+        yes = [(case, shown) for case, shown in own if case.kind == "answerable"]
+        ids = [case.document.id for case, _ in yes]
+        golds = [[gold.removeprefix("~") for gold in case.golds] for case, _ in yes]
+        f1 = mean_of([token_f1(shown.claim, gold) for (_, shown), gold in zip(yes, golds, strict=True)], ids)
+        em = np.mean([exact_match(shown.claim, gold) for (_, shown), gold in zip(yes, golds, strict=True)])
+        quoted = mean_of([float(_right(case, shown)) for case, shown in yes], ids)
+        missed = np.mean([not shown.quotes for _, shown in yes])
+        refused = [
+            f"{100 * np.mean([not shown.quotes for shown in some]):.1f}" if some else "–"
+            for kind in ("adversarial", "easy")
+            for some in [[shown for case, shown in own if case.kind == kind]]
+        ]
+        print(
+            f"{dataset:13}{name:24}{len(yes):10}{_percent(f1):>20}{100 * em:8.1f}{_percent(quoted):>20}"
+            f"{100 * missed:11.1f}{refused[0]:>21}{refused[1]:>16}"
+        )
+    for name, seconds in took.items():
+        print(f"{name}: median {1e3 * statistics.median(seconds):.0f} ms a question")
+    for name in ("sentences ranked", "with the span reader"):
+        for title, some in (("sets fitted on", SET_WEIGHTS), ("policyqa", ("policyqa",))):
+            pairs = [pair for dataset in some for pair in rows.get((dataset, name), [])]
+            if pairs:
+                print(f"{name}, {title}: expected calibration error {calibration_error(pairs):.3f}")
+
+
+def _right(case: Case, shown: Shown) -> bool:
+    return any(is_hit(quote, case.golds) for quote in shown.quotes)
+
+
+def calibration_error(pairs: Sequence[tuple[Case, Shown]]) -> float:
+    """Mean distance of confidence and share right in ten bins ("On Calibration of Modern Neural Networks", section 3).
+
+    Kinds weigh as they are expected to be asked, and sets alike.
+    """
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    for case, _ in pairs:
+        counts[case.dataset, case.kind] += 1
+    weight = np.array([KIND_SHARES[case.kind] / counts[case.dataset, case.kind] for case, _ in pairs])
+    sure = np.array([shown.confidence for _, shown in pairs])
+    right = np.array([_right(case, shown) for case, shown in pairs], dtype=float)
+    bins = np.minimum((sure * 10).astype(int), 9)
+    gaps = [abs(float((weight * (right - sure))[bins == b].sum())) for b in range(10)]
+    return sum(gaps) / float(weight.sum())
+
+
+# --- speed -----------------------------------------------------------------------------------------------------------
+
+
+def speed(model: SpanModel) -> None:
+    """Fifty passages of 200 tokens."""
+    text = " ".join(passage for reading in [next(readings(["squad"]))] for passage in reading.passages)
+    window = model.vocabulary.windows(text, tokens=200)[::2]
+    passages = [text[one.starts[0] : one.ends[-1]] for one in window]
+    passages = [f"{passages[index % (len(passages) - 1)]}" for index in range(50)]
+    seconds = []
+    for _ in range(7):
+        started = time.perf_counter()
+        model.answers("Which states put an embargo on oil?", passages)
+        seconds.append(time.perf_counter() - started)
+    tokens = sum(len(one.ids) for passage in passages for one in model.vocabulary.windows(passage))
+    print(f"50 passages, {tokens} tokens: median {statistics.median(seconds):.2f} s, best {min(seconds):.2f} s")
+
+
+# --- fit -------------------------------------------------------------------------------------------------------------
+
+
+def fit(model: SpanModel, embedder: CachedEmbedder) -> None:
+    """Print phrase_weights.py, learned on the tune part."""
+    measured = []
+    for case, passages in with_passages("tune", SET_WEIGHTS, embedder):
+        question = Question.of(case.question)
+        ranking = rank_evidence(question, passages, embedder)
+        if ranking.evidence:
+            evidence = with_phrases(question, passages, ranking.evidence, model)
+            hits = np.array([is_hit(one.candidate.text, case.golds) for one in evidence])
+            measured.append((case, question, ranking, evidence, hits))
+    embedder.save()
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    for case, *_ in measured:
+        counts[case.dataset, case.kind] += 1
+    groups = [
+        (features_of(question, evidence), hits, 1 / counts[case.dataset, "answerable"])
+        for case, question, _, evidence, hits in measured
+        if case.kind == "answerable" and hits.any()
+    ]
+    weights = conditional_logit(groups, FEATURES)
+    signals, right, answerable, shares, claims = [], [], [], [], []
+    for case, question, ranking, evidence, _ in measured:
+        ordered = in_order(question, evidence, weights)
+        signals.append(signals_of(question, replace(ranking, evidence=ordered)))
+        count = quoted_evidence(np.array([one.share for one in ordered]))
+        right.append(any(is_hit(one.candidate.text, case.golds) for one in ordered[:count]))
+        answerable.append(case.kind == "answerable")
+        shares.append(KIND_SHARES[case.kind] / counts[case.dataset, case.kind])
+        golds = [gold.removeprefix("~") for gold in case.golds]
+        phrase = phrase_of(ordered[0], question)
+        claims.append((case, token_f1(phrase or claim_of(ordered[0].candidate.text, question), golds)))
+    shares = (np.array(shares) / np.mean(shares)).tolist()
+    relevance = logistic(signals, answerable, shares, SIGNALS)
+    confidence = logistic(signals, right, shares, SIGNALS)
+    print(f"# questions: { {f'{a} {b}': n for (a, b), n in counts.items()} }")
+    for name in SET_WEIGHTS:
+        own = [f1 for case, f1 in claims if case.dataset == name and case.kind == "answerable"]
+        print(f"# {name}: F1 of the first claim {100 * np.mean(own):.1f}" if own else f"# {name}: none")
+    print(rendered(weights, relevance, confidence))
+
+
+def rendered(ranking: dict[str, float], relevance: dict[str, float], confidence: dict[str, float]) -> str:
+    """phrase_weights.py."""
+
+    def table(name: str, weights: dict[str, float], doc: str) -> str:
+        rows = "\n".join(f'    "{key}": {value:.3f},' for key, value in weights.items())
+        return f'{name}: Final[Mapping[str, float]] = {{\n{rows}\n}}\n"""{doc}"""\n'
+
+    return "\n".join(
+        [
+            '"""Learned weights of sentences and their phrases together.',
+            "",
+            "Made by `python benchmarks/span_reader.py fit`; its head says from what. Not to be edited by hand.",
+            '"""',
+            "",
+            "from __future__ import annotations",
+            "",
+            "from collections.abc import Mapping",
+            "from typing import Final",
+            "",
+            table(
+                "RANKING",
+                ranking,
+                "Which sentence answers: conditional logit, each set of questions weighing the same.",
+            ),
+            table("RELEVANCE", relevance, "Whether the question has an answer there."),
+            table("CONFIDENCE", confidence, "Whether what is quoted answers the question."),
+            "FOUND_THRESHOLD: Final = 0.5",
+            '"""Relevance below which nothing is quoted: a wrong answer costs as much as one that is withheld."""',
+        ]
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["paragraphs", "documents", "speed", "fit"])
+    parser.add_argument("--weights", type=Path, default=PATH)
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "lcdoc-span-reader.pickle")
+    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
+    arguments = parser.parse_args()
+    model = load_span_model(arguments.weights)
+    if arguments.what == "paragraphs":
+        paragraphs(model)
+    elif arguments.what == "speed":
+        speed(model)
+    elif arguments.what == "fit":
+        fit(model, CachedEmbedder(arguments.cache))
+    else:
+        documents(model, CachedEmbedder(arguments.cache), arguments.sets)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
