@@ -38,6 +38,7 @@ _UNITS = {
     "fetching": "MB",
     "loading": "parts",
     "asking": "passages",
+    "keeping": "tokens",
 }
 _SAID = ("fetching", "loading")
 """Stages that a line tells of, since they take long and come while other things are shown."""
@@ -97,7 +98,7 @@ class Screen:
             case events.Progress():
                 if event.stage in _SAID and event.stage not in self._stages:
                     self._stages.add(event.stage)
-                    self.say(f"{event.stage} {event.document}")
+                    self.say(f"{event.stage} {model_text(event.document)}")
                 if self._view is None:
                     self._advance(event.stage, event.document, event.done, event.total)
             case events.DocumentFailed():
@@ -143,7 +144,7 @@ class Screen:
             self._progress.start()
         key = (stage, document)
         if key not in self._tasks:
-            name = document.replace("\\", "/").rsplit("/", 1)[-1]
+            name = model_text(document).replace("\\", "/").rsplit("/", 1)[-1]
             short = name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 1] + "\u2026"
             self._tasks[key] = self._progress.add_task(
                 f"{stage.capitalize()} {escape(short)}", total=total, unit=_UNITS[stage]
@@ -202,7 +203,7 @@ class Screen:
 
     def plan(self, plan: Plan, model: str) -> None:
         """What answering would take."""
-        self.plain(f"{model}: {_plan_text(plan)}")
+        self.plain(f"{model_text(model)}: {_plan_text(plan)}")
         if plan.at_most is not None:
             self.plain(f"at most: {_plan_text(plan.at_most)}")
 
@@ -226,7 +227,7 @@ class Screen:
             "question": run.question,
             "status": run.status + (f": {run.error}" if run.error else ""),
             "workflow": run.workflow,
-            "model": run.model,
+            "model": model_text(run.model, (run.answer or {}).get("kv", ())),
             "started": f"{run.started_at.astimezone():%Y-%m-%d %H:%M:%S}",
             "caps": ", ".join(f"{name} {cap:g}" for name, cap in run.budget.items() if cap is not None) or "none",
         }
@@ -235,7 +236,7 @@ class Screen:
         for _, name in run.documents:
             self.plain(f"{'document':<12} {shown(name)}")
         for model, usage in run.usage.items():
-            self.plain(f"{'usage':<12} {model}: {usage_text(usage)}")
+            self.plain(f"{'usage':<12} {model_text(model)}: {usage_text(usage)}")
         for claim in (run.answer or {}).get("claims", ()):
             pages = sorted({page for citation in claim["citations"] for page in citation["pages"]})
             on = f" (page {', '.join(map(str, pages))})" if pages else " (unsupported)"
@@ -311,8 +312,21 @@ def shown(text: str) -> str:
     return "".join(c if c == "\n" or c.isprintable() else " " for c in text)
 
 
+def model_text(model: str, kv: Sequence[str] = ()) -> str:
+    """A model's name, and how the caches are held that it read through: `local/models/small (cache kvzip@0.25)`."""
+    name, _, named = model.rpartition("#")
+    if not name or "://" in model:
+        name, named = model, ""
+    recipes = ", ".join(kv) or named
+    return f"{name} (cache {recipes})" if recipes else name
+
+
 def _account(answer: Answer) -> str:
-    how = "offline, by extraction (no language model)" if answer.model == "offline" else answer.model
+    how = (
+        "offline, by extraction (no language model)"
+        if answer.model == "offline"
+        else model_text(answer.model, answer.kv)
+    )
     read = f"{answer.passages_read:,} of {answer.passages:,} passages read"
     sure = f", confidence {answer.confidence:.1f} of 5" if answer.found else ""
     parts = [how, f"{read}{sure}"]

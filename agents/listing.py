@@ -123,7 +123,9 @@ async def prompted_listing(asker: Asker, passages: Sequence[Passage], question: 
 
     async def ask(pack: Sequence[Passage], halvings: int = _HALVINGS) -> Listing:
         try:
-            answered = await asker.ask("list", schema, {"passages": asker.passages(pack), "question": question})
+            answered = await asker.ask(
+                "list", schema, {"passages": asker.passages(pack), "question": question}, piece=pack
+            )
         except InvalidOutputError:
             parts = halves(pack) if halvings else None
             if parts is None:

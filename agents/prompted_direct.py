@@ -50,7 +50,7 @@ class PromptedDirect(PromptedSkill):
             )
         stream = ClaimStream(on_text) if on_text else None
         fields = {"passages": self._asker.passages(passages), "question": question}
-        answering = await self._asker.ask("direct", DirectAnswering, fields, on_text=stream)
+        answering = await self._asker.ask("direct", DirectAnswering, fields, on_text=stream, piece=passages)
         draft = self._checked(answering, passages, question)
         if stream:
             stream.finish(draft.text)

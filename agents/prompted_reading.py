@@ -37,7 +37,7 @@ class PromptedReading(PromptedSkill):
 
     async def read(self, passage: Passage, question: str, carried: Note | None = None) -> Note:
         """What `passage` adds to the question: see `read_many`."""
-        return await self.read_many([passage], question, carried)
+        return await self._read([passage], question, carried, piece=True)
 
     async def read_many(self, passages: Sequence[Passage], question: str, carried: Note | None = None) -> Note:
         """What all `passages` together add to the question, in as few calls as fit the window, made at once.
@@ -46,11 +46,16 @@ class PromptedReading(PromptedSkill):
         the source are dropped and counted. A claim of which no quote is left stays, as unsupported, with a confidence
         of at most `UNQUOTED_CONFIDENCE`. With nothing to add, `carried` comes back with `unchanged` set.
         """
+        return await self._read(passages, question, carried, piece=False)
+
+    async def _read(self, passages: Sequence[Passage], question: str, carried: Note | None, *, piece: bool) -> Note:
+        """`piece`: the passages were not chosen for the question."""
         shown = self._carried(carried, question)
 
         async def read(pack: Sequence[Passage]) -> Note:
             fields = {"passages": self._asker.passages(pack), "carried": shown, "question": question}
-            return self._note(pack, await self._asker.ask("read", self._reading, fields))
+            reading = await self._asker.ask("read", self._reading, fields, piece=pack if piece else ())
+            return self._note(pack, reading)
 
         fixed = {"passages": "", "carried": shown, "question": question}
         notes = await self._asker.each_pack("read", self._reading, passages, fixed, read)
@@ -90,6 +95,7 @@ class PromptedReading(PromptedSkill):
                 "read",
                 self._reading,
                 {"passages": self._asker.passages(part), "carried": "", "question": question},
+                piece=part,
             )
             for part in self.parts([passage], question)
         ]

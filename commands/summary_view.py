@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def show_summary(screen: Screen, answer: SummaryAnswer) -> None:
     """Paragraphs under their sections on standard output; what is missing and what it took on standard error."""
-    from lcdoc.screen import shown, usage_text
+    from lcdoc.screen import model_text, shown, usage_text
 
     paragraphs: list[str] = []
     for section in answer.sections:
@@ -36,7 +36,7 @@ def show_summary(screen: Screen, answer: SummaryAnswer) -> None:
         screen.say(shown(f"nothing about: {'; '.join(answer.uncovered)}"))
     how = "offline, by extraction (no language model)"
     if answer.model != "offline":
-        how = f"{answer.model}; {usage_text(answer.usage)}; run {answer.run_id}"
+        how = f"{model_text(answer.model, answer.kv)}; {usage_text(answer.usage)}; run {answer.run_id}"
     screen.say(f"{how}; {answer.usage.seconds:.1f} s")
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as _Tokenizer
 
-from lcdoc.local_engine.chat_template import PLAIN_TEMPLATE, ChatTemplate
+from lcdoc.local_engine.chat_template import PLAIN_TEMPLATE, ChatTemplate, Rendered
 from lcdoc.local_engine.config import ModelConfig
 from lcdoc.local_engine.decoding import Decoder
 from lcdoc.local_engine.errors import InvalidRequestError, ModelFilesError
@@ -102,23 +102,46 @@ class Tokenizer:
         Control tokens come from the template alone, whatever the messages hold. `variables` are what the template may
         know besides, such as `tools` or `enable_thinking`. Raises InvalidRequestError for messages that it refuses.
         """
+        rendered = self._rendered(messages, {"add_generation_prompt": add_generation_prompt, **variables})
+        return self._encode_marked(rendered.text, rendered.marked)
+
+    def encode_chat_parts(
+        self, messages: Sequence[Mapping[str, Any]], border: str, **variables: Any
+    ) -> tuple[list[int], list[int]]:
+        """The ids of such a prompt up to the end of `border`, a text that one of the messages holds, and those behind.
+
+        No token reaches over the border, so the first part is the same whatever follows. It is empty where the prompt
+        does not hold the text, or a control token of the template's stands across its end. Raises as `encode_chat`.
+        """
+        rendered = self._rendered(messages, {"add_generation_prompt": True, **variables})
+        end = rendered.text.find(border) + len(border)
+        whole = end >= len(border) > 0 and not any(
+            match.start() < end < match.end() for match in self._control.finditer(rendered.marked)
+        )
+        if not whole:
+            return [], self._encode_marked(rendered.text, rendered.marked)
+        return (
+            self._encode_marked(rendered.text[:end], rendered.marked[:end]),
+            self._encode_marked(rendered.text[end:], rendered.marked[end:]),
+        )
+
+    def _rendered(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> Rendered:
         _check_messages(messages)
         template = self._template(bool(variables.get("tools")))
-        rendered = template.render_marked(
-            messages,
-            self.special_tokens,
-            {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt, **variables},
-            self._controls,
-        )
-        own = [match.span() for match in self._control.finditer(rendered.marked)]
-        normal = self._normalizer is None or not self._may_hold_control(rendered.text)
-        if normal and own == [match.span() for match in self._control.finditer(rendered.text)]:
-            return self._checked(self._encode(self._tokenizer, rendered.text))
+        variables = {"tools": None, "documents": None, **variables}
+        return template.render_marked(messages, self.special_tokens, variables, self._controls)
+
+    def _encode_marked(self, text: str, marked: str) -> list[int]:
+        """The ids of a rendered text, in which the control tokens that `marked` shows too are the template's."""
+        own = [match.span() for match in self._control.finditer(marked)]
+        normal = self._normalizer is None or not self._may_hold_control(text)
+        if normal and own == [match.span() for match in self._control.finditer(text)]:
+            return self._checked(self._encode(self._tokenizer, text))
         pieces, reached = [], 0
         for start, end in own:
-            pieces += [rendered.text[reached:start], self._names[rendered.text[start:end]]]
+            pieces += [text[reached:start], self._names[text[start:end]]]
             reached = end
-        return self._checked(self._encode(self._guarded, "".join([*pieces, rendered.text[reached:]])))
+        return self._checked(self._encode(self._guarded, "".join([*pieces, text[reached:]])))
 
     def decode(self, ids: Iterable[int], *, skip_specials: bool = True) -> str:
         """The text of ids. Bytes that are no UTF-8 show as U+FFFD; ids that stand for no token, as nothing."""

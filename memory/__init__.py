@@ -1,5 +1,6 @@
 """What is kept between calls and between questions: the library."""
 
+from lcdoc.memory.caches import Caches, KeptCache
 from lcdoc.memory.calls import Call, Calls
 from lcdoc.memory.errors import (
     LibraryAccessError,
@@ -15,10 +16,12 @@ from lcdoc.memory.runs import CostLine, Run, Runs, UnknownRunError
 from lcdoc.memory.usage import ModelUsage
 
 __all__ = [
+    "Caches",
     "Call",
     "Calls",
     "CostLine",
     "Entry",
+    "KeptCache",
     "Library",
     "LibraryAccessError",
     "LibraryBusyError",

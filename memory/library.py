@@ -1,6 +1,7 @@
 """The library: every document that was read, kept so that the same file again costs nothing.
 
-Documents, their chunks and the full-text index lie in one SQLite file; vectors lie beside it in `<library>.vectors`.
+Documents, their chunks and the full-text index lie in one SQLite file; vectors lie beside it in `<library>.vectors`,
+what models of this machine have read in `<library>.caches`.
 A document enters whole or not at all: text, chunks and index are one transaction.
 
 A `Library` may be shared by threads (each gets its own connection) and its file by processes.
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lcdoc.documents import Document
+from lcdoc.memory.caches import Caches
 from lcdoc.memory.calls import Calls
 from lcdoc.memory.database import Database
 from lcdoc.memory.document_rows import (
@@ -40,6 +42,7 @@ from lcdoc.memory.document_rows import (
     source_from,
 )
 from lcdoc.memory.errors import UnknownDocumentError
+from lcdoc.memory.evaluations import Evaluations
 from lcdoc.memory.journal import Journal
 from lcdoc.memory.memos import Memos
 from lcdoc.memory.notebook import Notebook
@@ -94,7 +97,8 @@ class Library:
     """Documents by file digest and by id. Use as a context manager, or `close()` it.
 
     Beside them: `calls`, the answers of language models, `runs`, what was asked and what it cost, and `memos`, what was
-    found out about servers, `notebook`, what runs have noted, and `trees`, summaries of documents.
+    found out about servers, `notebook`, what runs have noted, `trees`, summaries of documents, `caches`, what
+    models of this machine have read, and `evaluations`, how readers did on questions whose answers are known.
 
     Every method may raise a LibraryError: see `lcdoc.memory.errors`.
     """
@@ -107,6 +111,8 @@ class Library:
         self.memos = Memos(database, self._journal)
         self.notebook = Notebook(database, self._journal)
         self.trees = Trees(database, self._journal)
+        self.evaluations = Evaluations(database, self._journal)
+        self.caches = Caches(database, self._journal, self.path.with_name(self.path.name + ".caches"))
         self._secret: bytes | None = None
 
     @classmethod
@@ -287,7 +293,7 @@ class Library:
         return found
 
     def remove(self, document_id: str) -> None:
-        """Forget a document: text, chunks, index and vectors. Raises UnknownDocumentError."""
+        """Forget a document: text, chunks, index, vectors and kept caches. Raises UnknownDocumentError."""
         with self.database.write() as connection:
             row = connection.execute("SELECT number FROM documents WHERE id = ?", (document_id,)).fetchone()
             if row is None:
@@ -302,6 +308,7 @@ class Library:
                 # Only the text itself can tell the index what to remove; without it, the index is made anew.
                 rebuild_passages(connection)
         self._remove_vectors(document_id)
+        self.caches.forget(document_id)
 
     def prune(
         self,
@@ -310,8 +317,9 @@ class Library:
         unused_days: float | None = None,
         max_bytes: int | None = None,
         calls_unused_days: float | None = None,
+        caches_unused_days: float | None = None,
     ) -> builtins.list[Entry]:
-        """Forget documents and stored calls by rule, give their space back, and say which documents they were.
+        """Forget documents, stored calls and kept caches by rule, and give their space back; returns the documents.
 
         See `lcdoc.memory.upkeep`.
         """
@@ -323,6 +331,7 @@ class Library:
             unused_days=unused_days,
             max_bytes=max_bytes,
             calls_unused_days=calls_unused_days,
+            caches_unused_days=caches_unused_days,
         )
 
     def verify(self) -> builtins.list[str]:

@@ -165,10 +165,69 @@ def _notes_and_events(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def _kept_caches(connection: sqlite3.Connection) -> None:
+    for statement in (
+        # What models of this machine have read, each in a file beside the library.
+        """
+        CREATE TABLE caches (
+            key TEXT PRIMARY KEY,
+            text TEXT NOT NULL,
+            model TEXT NOT NULL,
+            name TEXT NOT NULL,
+            recipe TEXT NOT NULL,
+            file TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            bytes INTEGER NOT NULL,
+            tokens INTEGER NOT NULL,
+            entries INTEGER NOT NULL,
+            seconds REAL NOT NULL,
+            made_at REAL NOT NULL,
+            used_at REAL NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX caches_by_text ON caches (text)",
+        "CREATE INDEX caches_by_model ON caches (model)",
+        # A document need not be there any more: its name alone is known.
+        """
+        CREATE TABLE cache_documents (
+            cache TEXT NOT NULL REFERENCES caches (key) ON DELETE CASCADE,
+            document TEXT NOT NULL,
+            PRIMARY KEY (cache, document)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX cache_documents_by_document ON cache_documents (document)",
+    ):
+        connection.execute(statement)
+
+
+def _evaluations(connection: sqlite3.Connection) -> None:
+    for statement in (
+        # `settings` is JSON with sorted keys, `item` packed JSON. `finished_at` is null until every question was asked.
+        """
+        CREATE TABLE evaluations (
+            id TEXT PRIMARY KEY,
+            settings TEXT NOT NULL,
+            questions INTEGER NOT NULL,
+            owner TEXT NOT NULL,
+            started_at REAL NOT NULL,
+            finished_at REAL
+        )""",
+        "CREATE INDEX evaluations_by_settings ON evaluations (settings)",
+        """
+        CREATE TABLE evaluation_items (
+            evaluation TEXT NOT NULL REFERENCES evaluations (id) ON DELETE CASCADE,
+            name TEXT NOT NULL,
+            item BLOB NOT NULL,
+            PRIMARY KEY (evaluation, name)
+        )""",
+    ):
+        connection.execute(statement)
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _documents_and_passages,
     _calls_and_runs,
     _notes_and_events,
+    _kept_caches,
+    _evaluations,
 )
 
 

@@ -21,13 +21,15 @@ def prune(
     unused_days: float | None = None,
     max_bytes: int | None = None,
     calls_unused_days: float | None = None,
+    caches_unused_days: float | None = None,
 ) -> list[Entry]:
-    """Forget documents and stored calls, and shrink the files; returns the documents that were removed.
+    """Forget documents, stored calls and kept caches, and shrink the files; returns the documents that were removed.
 
     `missing`: every document none of whose files is there with the size it had (one read from standard input has
     no file to miss). `unused_days`: every document not asked for in so many days. `max_bytes`: then, until the
-    SQLite file and the vectors together are no larger, the document not asked for the longest; when none is left, the
-    stored calls not used the longest. `calls_unused_days`: every stored call not used in so many days.
+    SQLite file, the vectors and the kept caches together are no larger, first the caches not read from the longest,
+    then the document not asked for the longest; when none is left, the stored calls not used the longest.
+    `calls_unused_days`, `caches_unused_days`: every stored call, every kept cache not used in so many days.
     """
     removed: list[Entry] = []
     oldest = None if unused_days is None else time.time() - unused_days * _DAY_S
@@ -35,9 +37,15 @@ def prune(
         if (missing and _is_gone(library, entry)) or (oldest is not None and entry.used_at.timestamp() < oldest):
             _forget(library, entry, removed)
     _remove_stray_vectors(library)
+    library.caches.remove_stray()
+    if caches_unused_days is not None:
+        library.caches.prune(caches_unused_days)
     forgotten = 0 if calls_unused_days is None else library.calls.prune(calls_unused_days)
     if removed or forgotten or max_bytes is not None:
         _shrink(library)
+    if max_bytes is not None and (excess := size_bytes(library) - max_bytes) > 0:
+        # They can be made again without asking anybody.
+        library.caches.trim(max(0, library.caches.bytes() - excess))
     while max_bytes is not None and (excess := size_bytes(library) - max_bytes) > 0:
         entries = library.list()
         if not entries:
@@ -58,17 +66,17 @@ def prune(
 
 
 def size_bytes(library: Library) -> int:
-    """What the library takes up on the disk: the SQLite file, its log, the vectors."""
+    """What the library takes up on the disk: the SQLite file, its log, the vectors, the kept caches."""
     files = [library.path, library.path.with_name(library.path.name + "-wal")]
     files += [path for path in library.vectors_path.rglob("*") if path.is_file()]
-    return sum(path.stat().st_size for path in files if path.exists())
+    return sum(path.stat().st_size for path in files if path.exists()) + library.caches.size_bytes()
 
 
 def verify(library: Library) -> list[str]:
     """What is wrong with the library, a line each; empty when it is sound. Changes nothing.
 
     Recomputes every document's id from its text and layout, checks that chunks lie inside the text, in order, has
-    SQLite and FTS5 check their structures, and reads every stored call, every run and every vector file.
+    SQLite and FTS5 check their structures, and reads every stored call, every run, every vector file and kept cache.
     """
     problems: list[str] = []
     try:
@@ -94,6 +102,7 @@ def verify(library: Library) -> list[str]:
             )
         problems += library.calls.problems()
         problems += library.runs.problems()
+        problems += library.caches.problems()
         with library.database.write() as connection:
             connection.execute("INSERT INTO passages (passages) VALUES ('integrity-check')")
     except LibraryError as error:

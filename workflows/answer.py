@@ -109,6 +109,8 @@ class Answer(_Value):
     """The same by page, for each document."""
     quotes_dropped: int = 0
     """Quotes a reader gave that are not in the source; they are not shown."""
+    kv: tuple[str, ...] = ()
+    """Recipes of the compressed caches through which the model read pieces of the documents; empty: all whole."""
     warnings: tuple[str, ...] = ()
     usage: Usage = Usage()
     run_id: str = ""

@@ -11,7 +11,7 @@ from typing import Literal
 from lcdoc.agents.models.budget import Budget
 from lcdoc.workflows.answer import Answer, Usage
 
-Stage = Literal["reading", "indexing", "embedding", "fetching", "loading", "asking"]
+Stage = Literal["reading", "indexing", "embedding", "fetching", "loading", "asking", "keeping"]
 Place = tuple[str, int, int]
 """A span of a document: its id, start, end."""
 
@@ -43,7 +43,7 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total` pages (reading) or passages (indexing, embedding, asking) of a document.
+    """`done` of `total` pages (reading), passages (indexing, embedding, asking) or tokens (keeping) of a document.
 
     Where a model is asked, fetched (in MB) or loaded (in parts), `document` is the model's name.
     """
@@ -103,6 +103,13 @@ class NoteTaken:
     confidence: float = 0.0
     unchanged: bool = False
     """Nothing was added to what was carried in."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadThrough:
+    """Pieces are read through caches of the model that are held by this recipe."""
+
+    recipe: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +176,7 @@ Event = (
     | PassagesFound
     | Pieces
     | NoteTaken
+    | ReadThrough
     | Conflict
     | Settled
     | Stepped

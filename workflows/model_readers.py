@@ -8,6 +8,7 @@ from lcdoc.agents.models.fingerprint import public_url
 from lcdoc.agents.models.model import ModelSpec, Profile
 from lcdoc.agents.models.rehearsal import RehearsalModel
 from lcdoc.agents.models.stack import ModelStack
+from lcdoc.agents.models.through_caches import ThroughCaches
 from lcdoc.agents.prompted_reader import PromptedReader
 from lcdoc.agents.reader import Reader
 from lcdoc.memory import Library
@@ -56,6 +57,7 @@ class ModelReaders:
             resumed=asked.resumed,
             store=self._store,
             ahead=ahead,
+            recipes=model.recipes if isinstance(model, ThroughCaches) else None,
         )
 
 

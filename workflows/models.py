@@ -11,7 +11,8 @@ from typing import Any
 from lcdoc.agents.models.config import ConfigFileError, ModelEntry, config_path, config_template, load_config
 from lcdoc.agents.models.discovery import resolve_online
 from lcdoc.agents.models.errors import ModelError
-from lcdoc.agents.models.local import LocalSource, facts_of
+from lcdoc.agents.models.local import LocalSource
+from lcdoc.agents.models.local_facts import facts_of
 from lcdoc.agents.models.local_files import FoundModel, Sizes, found_models, hub_cache, model_folders, sizes_of
 from lcdoc.agents.models.local_memory import Weights
 from lcdoc.agents.models.names import Chosen, is_offline, resolve, wanted, with_kv

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lcdoc.agents.models.budget import Ledger
@@ -38,6 +38,7 @@ class Run:
         resumed: RunRecord | None = None,
         store: StoreMode = "use",
         ahead: ReadAhead | None = None,
+        recipes: Mapping[str, int] | None = None,
     ) -> None:
         self.id = run_id
         self.model = model
@@ -51,6 +52,8 @@ class Run:
         """The record this run goes on from, as it was when its first process ended; None for one that is new."""
         self.store = store
         """Whether what models said earlier is used and kept."""
+        self.recipes: Mapping[str, int] = {} if recipes is None else recipes
+        """Of the caches that pieces are read through, with the number of requests; it fills as the run goes on."""
         self._ahead = ahead
         self._record = record
         self._started = time.monotonic()

@@ -13,7 +13,7 @@ from lcdoc.agents.reader import Passage, Reader
 from lcdoc.documents import Document, Span
 from lcdoc.memory import Library
 from lcdoc.workflows.answer import Answer, DocumentRef, PagesRead
-from lcdoc.workflows.events import Event, NoteTaken, PartFailed, Partial, Place
+from lcdoc.workflows.events import Event, NoteTaken, PartFailed, Partial, Place, ReadThrough
 from lcdoc.workflows.run import Run
 from lcdoc.workflows.search import Search
 
@@ -48,6 +48,10 @@ class Session:
         self.warnings += run.warnings
         # A run that is gone on with has notes of passages that its reader was never shown.
         run.reader.introduce(documents)
+        self._told: list[str] = []
+        if run.resumed is not None:
+            events = library.notebook.events(run.id)
+            self._told += [one.fields["recipe"] for one in events if one.kind == ReadThrough.__name__]
         self.first_error: ModelError | None = None
         """The first failure that was not a cap's."""
 
@@ -106,6 +110,9 @@ class Session:
             name,
             {"note": note.model_dump(mode="json"), "places": list(places), "of": list(of)},
         )
+        for recipe in [one for one in self.run.recipes if one not in self._told]:
+            self._told.append(recipe)
+            self.emit(ReadThrough(recipe))
         self.emit(
             NoteTaken(
                 found=note.found,
@@ -201,6 +208,7 @@ class Session:
                 for document in self.documents.values()
             ),
             quotes_dropped=dropped,
+            kv=tuple(sorted({*self._told, *self.run.recipes})),
             warnings=(*dict.fromkeys((*self.warnings, *draft.warnings)), *dict.fromkeys(problems)),
             usage=self.run.usage(),
             run_id=self.run.id,

@@ -184,6 +184,9 @@ class _Tracing:
         text = f"{_count(len(found), 'passage')} found among {fields['searched']:,}{on}"
         return Step("found", text, {"searched": fields["searched"]}, pages=pages)
 
+    def read_through(self, fields: Mapping[str, Any]) -> Step:
+        return Step("cache", f"read through caches kept by {fields['recipe']}", fields)
+
     def chosen(self, fields: Mapping[str, Any]) -> Step:
         return Step("chosen", f"{fields['workflow']} chosen: {fields['reason']}", fields)
 
@@ -209,6 +212,7 @@ class _Tracing:
 _TOLD: dict[str, Callable[[_Tracing, Mapping[str, Any]], Step | None]] = {
     "Pieces": _Tracing.pieces,
     "PassagesFound": _Tracing.passages,
+    "ReadThrough": _Tracing.read_through,
     "Chosen": _Tracing.chosen,
     "Resumed": _Tracing.resumed,
     "Conflict": _Tracing.conflict,

@@ -19,6 +19,7 @@ from rapidfuzz import fuzz, process
 
 from lcdoc.agents.models.errors import ModelConfigError
 from lcdoc.agents.models.facts import Facts, FactsTable, PriceFacts, shipped_facts
+from lcdoc.agents.models.kept_settings import KeptCaches
 from lcdoc.agents.models.model import Profile, StructuredMode
 
 CONFIG_VARIABLE = "LCDOC_CONFIG"
@@ -164,6 +165,7 @@ class Config(BaseModel):
     max_tokens: int | None = Field(default=None, ge=0)
     max_calls: int | None = Field(default=None, ge=0)
     max_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    kept_caches: KeptCaches = KeptCaches()
     models: dict[str, ModelEntry] = {}
     facts: dict[str, Facts] = {}
 
@@ -267,7 +269,7 @@ def _misfit(path: Path, text: str, errors: list[ErrorDetails]) -> ConfigFileErro
         hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(siblings)}"
         return ConfigFileError(path, f"{key} is not known", hint, line=line)
     message = error["msg"][:1].lower() + error["msg"][1:]
-    if error["type"] in {"variable", "secret", "header"}:
+    if error["type"] in {"variable", "secret", "header", "size"}:
         return ConfigFileError(path, f"{key}: {message}", line=line)
     if error["type"] == "missing":
         return ConfigFileError(path, f"{key} is missing", line=line)
@@ -278,6 +280,8 @@ def _misfit(path: Path, text: str, errors: list[ErrorDetails]) -> ConfigFileErro
 def _fields_at(at: tuple[str, ...]) -> list[str]:
     """The keys that may stand in the table at `at`."""
     tables: dict[str, type[BaseModel]] = {"models": ModelEntry, "facts": Facts}
+    if at == ("kept_caches",):
+        return list(KeptCaches.model_fields)
     table: type[BaseModel] = tables[at[0]] if at and at[0] in tables else Config
     return list((PriceFacts if at[-1:] == ("prices",) else table).model_fields)
 

@@ -40,6 +40,7 @@ def fingerprint(spec: ModelSpec, request: Request) -> str:
         request.stop,
         request.logprobs,
         request.prompt,
+        *((request.kv,) if request.kv else ()),
     )
     # JSON keeps the parts apart whatever they hold; as ASCII, it takes any text, half surrogate pairs included.
     return blake2b(json.dumps(asked, separators=(",", ":")).encode(), digest_size=20).hexdigest()

@@ -12,28 +12,29 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from lcdoc.agents.models.errors import (
     ContextOverflowError,
     EngineFailedError,
-    ModelConfigError,
     ModelError,
     ModelNameError,
     RefusedRequestError,
 )
+from lcdoc.agents.models.kept_settings import KeptCaches
+from lcdoc.agents.models.local_caches import FULL, LocalCaches, Read, serves_any_question
 from lcdoc.agents.models.local_engines import EngineKey, LocalOptions, engines, in_thread
-from lcdoc.agents.models.local_files import Sizes, found_models, sizes_of
-from lcdoc.agents.models.local_memory import Fit, Weights, fit
-from lcdoc.agents.models.local_requests import constraint_of, encoded, logprobs_of, sampling_of
-from lcdoc.agents.models.model import Completion, Message, ModelSpec, Request, TokenUsage
+from lcdoc.agents.models.local_facts import rotation_of, tokenizer_of
+from lcdoc.agents.models.local_files import found_models, identity_of
+from lcdoc.agents.models.local_requests import Encoded, constraint_of, encoded, logprobs_of, sampling_of
+from lcdoc.agents.models.model import Completion, ModelSpec, Request, TokenUsage
 from lcdoc.agents.models.queue_time import in_queue
+from lcdoc.memory.caches import Caches, KeptCache
 
 if TYPE_CHECKING:
     from lcdoc.local_engine import Engine, Sampled
@@ -44,8 +45,6 @@ _log = logging.getLogger(__name__)
 OnProgress = Callable[[Literal["fetching", "loading"], int, int], None]
 """Is told what is done (`fetching`, in MB, or `loading`, in parts), how much of it, and how much there is."""
 
-SEQUENCES: Final[Mapping[str, int]] = {"cpu": 16, "cuda": 64}
-"""Requests that one engine answers at once."""
 _NAMED_IN_ERRORS: Final = 5
 
 
@@ -58,102 +57,6 @@ class LocalSource:
     folder: Path | None
     """None: the hub has it, and this machine does not."""
     options: LocalOptions = field(default_factory=LocalOptions)
-
-
-@dataclass(frozen=True, slots=True)
-class LocalFacts:
-    """What a checkpoint's configuration and headers tell, before its weights are loaded."""
-
-    window: int
-    sizes: Sizes | None
-    cache_numbers_per_token: int
-    stored: Weights
-    device: str
-
-    def fits(self, weights: Weights | None = None) -> Fit | None:
-        """How it fits this machine's free memory, as it is stored or with other `weights`; None: sizes not known."""
-        if self.sizes is None:
-            return None
-        return fit(
-            self.sizes,
-            weights or self.stored,
-            window=self.window,
-            cache_numbers_per_token=self.cache_numbers_per_token,
-            free_bytes=free_bytes(self.device),
-            on_gpu=self.device == "cuda",
-        )
-
-
-def facts_of(name: str, folder: Path, device: str = "auto") -> LocalFacts:
-    """What is known of the model in a folder. Raises ModelNameError for one that the engine does not run."""
-    from lcdoc.local_engine.config import read_config
-    from lcdoc.local_engine.errors import EngineError
-    from lcdoc.local_engine.weights import Checkpoint
-
-    try:
-        config = read_config(folder)
-        Checkpoint(folder)
-    except EngineError as error:
-        raise _unusable(name, error) from error
-    if not (folder / "tokenizer.json").is_file():
-        raise ModelNameError(name, f"{folder} has no tokenizer.json", "download the rest of the model")
-    return LocalFacts(
-        window=config.context_window,
-        sizes=sizes_of(folder),
-        cache_numbers_per_token=2 * config.layers * config.kv_heads * config.head_dim,
-        stored="float32" if config.dtype.itemsize > 2 else "bfloat16",
-        device=device_of(device),
-    )
-
-
-def checked_recipe(name: str, kv: str) -> str:
-    """A recipe of the cache in its canonical spelling. Raises ModelConfigError for one that is none."""
-    from lcdoc.local_engine.compression.recipe import Recipe
-    from lcdoc.local_engine.errors import EngineError
-
-    try:
-        return str(Recipe.parse(kv))
-    except EngineError as error:
-        raise ModelConfigError(name, f"kv: {error}", "`lcdoc kv list` shows the parts") from error
-
-
-def outlives_window(kv: str) -> bool:
-    """Whether a text may be longer than what the cache holds: it is cut while it is read."""
-    from lcdoc.local_engine.compression.recipe import Recipe
-
-    return Recipe.parse(kv).when == "during"
-
-
-def message_tokens(name: str, folder: Path) -> int:
-    """What the model's chat template puts around a message, at most. Raises ModelNameError."""
-    from lcdoc.local_engine.errors import EngineError
-
-    texts = (Message("system", "a"), Message("user", "b"))
-    try:
-        tokenizer = _tokenizer(name, folder)
-        # A little more, since words may part otherwise beside the template's own.
-        return (len(encoded(tokenizer, Request(texts))) + 1) // len(texts) + 2
-    except EngineError as error:
-        raise _unusable(name, error) from error
-
-
-def device_of(wanted: str) -> str:
-    """The kind of device that `wanted` means here: cpu or cuda."""
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return wanted.partition(":")[0]
-
-
-@lru_cache(maxsize=4)
-def free_bytes(device: str) -> int:
-    """Bytes that are free on a device, when it is asked for the first time."""
-    import torch
-
-    from lcdoc.local_engine.memory import available_bytes
-
-    return available_bytes(torch.device(device))
 
 
 def no_such_model(name: str, target: str) -> ModelNameError:
@@ -192,16 +95,31 @@ async def fetched(name: str, source: LocalSource, on_progress: OnProgress) -> Pa
 class LocalModel:
     """A ChatModel that runs here. Nothing is loaded before the first request; tokens are counted by its tokenizer.
 
-    `on_progress` is told of the loading, in the event loop of the request that began it.
+    `on_progress` is told of the loading, in the event loop of the request that began it. What it reads of documents is
+    kept in `caches` as `kept` says, and what is there is not read again.
     """
 
-    def __init__(self, spec: ModelSpec, source: LocalSource, on_progress: OnProgress | None = None) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        source: LocalSource,
+        on_progress: OnProgress | None = None,
+        *,
+        caches: Caches | None = None,
+        kept: KeptCaches | None = None,
+    ) -> None:
         if source.folder is None:
             raise ModelNameError(spec.name, "it is not on this machine yet", "fetch it first")
         self._spec = spec
         self._folder = source.folder
         self._key = EngineKey(source.folder.resolve(), source.options, spec.limits.concurrency, spec.identity)
         self._on_progress = on_progress
+        own = source.options.kv
+        self._recipe = own if own is not None and serves_any_question(own) else None
+        """By which pieces of documents are read apart from what is asked about them; None: by none."""
+        self._goes_by_question = own is not None and self._recipe is None
+        identity = f"{identity_of(source.folder)} {source.options.loading}"
+        self._caches = LocalCaches(caches, kept or KeptCaches(), model=identity, name=spec.name)
 
     @property
     def spec(self) -> ModelSpec:
@@ -222,12 +140,18 @@ class LocalModel:
             engine = await self._loaded()
         start = time.monotonic()
         tokens: list[Sampled] = []
-        prompt: list[int] = []
+        prompt = Encoded()
         try:
             prompt = await asyncio.to_thread(encoded, engine.tokenizer, request)
-            self._check_fits(engine, len(prompt), request)
+            self._check_fits(engine, len(prompt.ids), request)
             text: list[str] = []
-            pieces = engine.generate(prompt, sampling_of(engine, request), schema=constraint_of(request.schema))
+            read = await self._read(engine, prompt.piece, request)
+            pieces = engine.generate(
+                prompt.ids if read is None else prompt.rest,
+                sampling_of(engine, request),
+                schema=constraint_of(request.schema),
+                prefix=None if read is None else read.snapshot,
+            )
             async with aclosing(pieces):
                 async for piece in pieces:
                     text.append(piece.text)
@@ -236,16 +160,18 @@ class LocalModel:
                         request.on_text(piece.text)
                     if piece.finish is not None and piece.usage is not None:
                         usage = piece.usage
+                        # What was read for this answer was not there before it.
+                        cached = 0 if read is not None and read.fresh else usage.cached
                         return Completion(
                             text="".join(text),
-                            usage=TokenUsage(usage.prompt, usage.cached, usage.output),
+                            usage=TokenUsage(usage.prompt, cached, usage.output),
                             finish=piece.finish,
                             logprobs=logprobs_of(engine, tokens) if request.logprobs else None,
                             model=engine.name,
                             seconds=time.monotonic() - start,
                         )
         except EngineError as error:
-            raise self._translated(error, engine, TokenUsage(len(prompt), 0, len(tokens))) from error
+            raise self._translated(error, engine, TokenUsage(len(prompt.ids), 0, len(tokens))) from error
         raise EngineFailedError(self._spec.name, "the engine ended an answer without saying how")
 
     def read_ahead(self, request: Request) -> Future[Any] | None:
@@ -254,20 +180,77 @@ class LocalModel:
         from lcdoc.local_engine import EngineError
 
         engine = engines.loaded(self._key)
-        if engine is None or engine.recipe is not None:
+        if engine is None or self._recipe is not None or engine.recipe is not None:
             return None
         try:
-            return engine.read_ahead(encoded(engine.tokenizer, request))
+            prompt = encoded(engine.tokenizer, request)
+            if prompt.piece and self._caches.held(prompt.piece) is not None:
+                return None
+            return engine.read_ahead(prompt.ids)
         except EngineError as error:
             _log.info("%s: not read ahead: %s", self._spec.name, error)
             return None
+
+    async def through(self, request: Request) -> Request:
+        """`request`, saying by `kv` how the cache is held that its piece is read through, where that changes the
+        answer."""
+        if request.piece is None or request.kv or self._goes_by_question or not self._reads_apart():
+            return request
+        if self._recipe is not None:
+            kv: str | None = self._caches.spelled(self._recipe)
+        elif not self._caches.has_any():
+            return request
+        else:
+            prompt = await asyncio.to_thread(encoded, self._tokenizer(), request)
+            kv = self._caches.held(prompt.piece) if prompt.piece else None
+        return request if kv in (None, FULL) else replace(request, kv=kv)
+
+    async def keep(self, request: Request, recipe: str) -> Read:
+        """Read the piece of a request, and keep it as `recipe` (in its canonical spelling) says, for all that will be
+        asked about it; at once where that was done before.
+
+        Raises EngineFailedError, ContextOverflowError; RefusedRequestError for a model or a prompt that has no such
+        piece.
+        """
+        from lcdoc.local_engine import EngineError
+
+        with in_queue():
+            engine = await self._loaded()
+        prompt = await asyncio.to_thread(encoded, engine.tokenizer, request)
+        if request.piece is None or not prompt.piece or not self._reads_apart():
+            raise RefusedRequestError(self._spec.name, "what it reads of a document cannot be told from what is asked")
+        kv = self._caches.spelled(recipe)
+        try:
+            return await self._caches.read(engine, prompt.piece, kv, request.piece.document_ids, keep=True)
+        except EngineError as error:
+            raise self._translated(error, engine, TokenUsage(len(prompt.piece))) from error
+
+    def kept(self, request: Request, recipe: str) -> tuple[int, KeptCache | None]:
+        """Tokens of a request's piece, and the file that is kept of it by `recipe`. Loads nothing."""
+        piece = encoded(self._tokenizer(), request).piece
+        return len(piece), self._caches.of(piece, self._caches.spelled(recipe))
+
+    async def _read(self, engine: Engine, piece: Sequence[int], request: Request) -> Read | None:
+        """The cache that a request is answered behind; None: all of it is read together."""
+        if request.piece is None or not piece or self._goes_by_question or not self._reads_apart():
+            return None
+        named = self._recipe is not None
+        kv = request.kv or (self._caches.spelled(self._recipe) if self._recipe is not None else FULL)
+        if kv == FULL and not named and self._caches.of(piece, FULL) is None:
+            return None
+        keep = named and self._caches.settings.write == "always"
+        return await self._caches.read(engine, piece, kv, request.piece.document_ids, keep=keep)
+
+    def _reads_apart(self) -> bool:
+        """Whether text can be read before what follows is known: not where keys are rotated by the prompt's length."""
+        return rotation_of(self._spec.name, self._folder) not in {"dynamic", "longrope"}
 
     async def aclose(self) -> None:
         """Nothing to close: the engine is the process's."""
 
     def _tokenizer(self) -> Tokenizer:
         engine = engines.loaded(self._key)
-        return _tokenizer(self._spec.name, self._folder) if engine is None else engine.tokenizer
+        return tokenizer_of(self._spec.name, self._folder) if engine is None else engine.tokenizer
 
     async def _loaded(self) -> Engine:
         from lcdoc.local_engine import EngineError
@@ -305,20 +288,3 @@ class LocalModel:
         if isinstance(error, InvalidRequestError):
             return RefusedRequestError(self._spec.name, str(error))
         return EngineFailedError(self._spec.name, str(error), usage=usage)
-
-
-@lru_cache(maxsize=4)
-def _tokenizer(name: str, folder: Path) -> Tokenizer:
-    from lcdoc.local_engine.config import read_config
-    from lcdoc.local_engine.errors import EngineError
-    from lcdoc.local_engine.tokenizer import Tokenizer
-
-    try:
-        return Tokenizer.load(folder, read_config(folder))
-    except EngineError as error:
-        raise _unusable(name, error) from error
-
-
-def _unusable(name: str, error: Exception) -> ModelNameError:
-    """The engine's word on a checkpoint: its messages say what to do behind a colon."""
-    return ModelNameError(name, str(error))

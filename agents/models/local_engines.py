@@ -30,9 +30,14 @@ class LocalOptions:
     """How its cache is compressed; see `lcdoc.local_engine.compression.recipe`."""
 
     @property
+    def loading(self) -> str:
+        """What of it changes the model itself."""
+        return " ".join(filter(None, (self.dtype, self.quantize)))
+
+    @property
     def recipe(self) -> str:
         """What of it changes the answers."""
-        return " ".join(filter(None, (self.dtype, self.quantize, self.kv)))
+        return " ".join(filter(None, (self.loading, self.kv)))
 
 
 @dataclass(frozen=True, slots=True)

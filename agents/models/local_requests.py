@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
@@ -15,21 +16,53 @@ if TYPE_CHECKING:
     from lcdoc.local_engine.tokenizer import Tokenizer
 
 
-def encoded(tokenizer: Tokenizer, request: Request) -> list[int]:
-    """The prompt's tokens. A template that knows no system message gets its text before the user's."""
+_DATE: Final = "26 Jul 2024"
+"""What templates that tell the date are given, the same on all days: Llama 3's own default. Else no prompt would begin
+as it did yesterday."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A prompt's tokens."""
+
+    piece: tuple[int, ...] = ()
+    """Up to the end of the request's piece of documents; empty where it has none."""
+    rest: tuple[int, ...] = ()
+
+    @property
+    def ids(self) -> list[int]:
+        return [*self.piece, *self.rest]
+
+
+def encoded(tokenizer: Tokenizer, request: Request) -> Encoded:
+    """The prompt's tokens, parted behind its piece of documents whether that was read before or not, so that they are
+    the same. A template that knows no system message gets its text before the user's."""
     from lcdoc.local_engine.errors import InvalidRequestError
 
     messages = [{"role": message.role, "content": message.content} for message in request.messages]
-    # JSON leaves no place to think aloud in, so models that can are told not to.
-    variables = {"enable_thinking": False} if request.schema is not None else {}
+    variables: dict[str, Any] = {"date_string": _DATE}
+    if request.schema is not None:
+        # JSON leaves no place to think aloud in, so models that can are told not to.
+        variables["enable_thinking"] = False
+    border = _border(request)
     try:
-        return tokenizer.encode_chat(messages, **variables)
+        return _parts(tokenizer, messages, border, variables)
     except InvalidRequestError:
         if len(messages) < 2 or [message["role"] for message in messages[:2]] != ["system", "user"]:
             raise
         system, user, *others = messages
         joined = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
-        return tokenizer.encode_chat([joined, *others], **variables)
+        return _parts(tokenizer, [joined, *others], border, variables)
+
+
+def _border(request: Request) -> str:
+    user = next((message.content for message in request.messages if message.role == "user"), "")
+    return user[: request.piece.end] if request.piece is not None else ""
+
+
+def _parts(tokenizer: Tokenizer, messages: list[dict[str, str]], border: str, variables: dict[str, Any]) -> Encoded:
+    piece, rest = tokenizer.encode_chat_parts(messages, border, **variables)
+    return Encoded(tuple(piece), tuple(rest))
 
 
 def sampling_of(engine: Engine, request: Request) -> Sampling:

@@ -7,17 +7,16 @@ from dataclasses import replace
 from lcdoc.agents.models.config import Config, ModelEntry
 from lcdoc.agents.models.errors import ModelNameError
 from lcdoc.agents.models.facts import SMALL_PARAMETERS_B, size_b
-from lcdoc.agents.models.local import (
+from lcdoc.agents.models.local import LocalSource, no_such_model
+from lcdoc.agents.models.local_engines import LocalOptions
+from lcdoc.agents.models.local_facts import (
     SEQUENCES,
     LocalFacts,
-    LocalSource,
     checked_recipe,
     facts_of,
     message_tokens,
-    no_such_model,
     outlives_window,
 )
-from lcdoc.agents.models.local_engines import LocalOptions
 from lcdoc.agents.models.local_files import PREFIX, hub_cache, identity_of, is_hub_id, located
 from lcdoc.agents.models.local_memory import Fit, steady
 from lcdoc.agents.models.model import ModelSpec, Prices, Profile, RateLimits

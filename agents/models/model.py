@@ -36,6 +36,18 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of documents that the first user message begins with: what comes behind it is another with each question.
+
+    A model that runs here keeps what it has read of it.
+    """
+
+    end: int
+    """Characters of the message."""
+    document_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What a model is asked. Equal requests may be answered from the call store."""
 
@@ -51,6 +63,11 @@ class Request:
     logprobs: bool = False
     prompt: str = ""
     """Name and version of the prompt, such as `read/1`; for the call store's key and the log."""
+    piece: Piece | None = field(default=None, compare=False)
+    """What of it may have been read before. Not part of the call store's key."""
+    kv: str = ""
+    """How the cache that the piece is read through is held, such as "kvzip@0.25"; empty: as the model reads everything.
+    Answers differ by it."""
     on_text: OnText | None = field(default=None, compare=False)
     """Is given the text piece by piece as it arrives: raw, before it is parsed. A failed attempt that is made again
     begins anew, announced by an empty piece."""

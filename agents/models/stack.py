@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lcdoc.agents.models.budget import BudgetedModel, Ledger
 from lcdoc.agents.models.call_store import StoredModel, StoreMode
 from lcdoc.agents.models.counting import counter_for
+from lcdoc.agents.models.kept_settings import KeptCaches
 from lcdoc.agents.models.limiter import LimitedModel, Limiter
 from lcdoc.agents.models.local import LocalModel, OnProgress
 from lcdoc.agents.models.model import ChatModel, ModelSpec
@@ -16,6 +17,7 @@ from lcdoc.agents.models.read_ahead import AheadModel, ReadAhead
 from lcdoc.agents.models.response_formats import FormatChoice
 from lcdoc.agents.models.retry import RetryingModel, RetryPolicy
 from lcdoc.agents.models.structured import StructuredModel
+from lcdoc.agents.models.through_caches import ThroughCaches
 from lcdoc.agents.models.timeouts import Timeouts
 from lcdoc.memory import Library
 
@@ -26,9 +28,9 @@ if TYPE_CHECKING:
 class ModelStack:
     """A model's connections and limits, shared by all runs of a process; each run gets its own layers around them.
 
-    `policy` and `timeouts` go before those of `chosen`; `on_progress` is told of the loading of a local model. Belongs
-    to the event loop it is first used in. Use as an async context manager, or `aclose` it. Raises ModelConfigError for
-    an address, key, header or tokenizer that does not do.
+    `policy` and `timeouts` go before those of `chosen`; `on_progress` is told of the loading of a local model, and
+    `kept` says what is kept of what it reads. Belongs to the event loop it is first used in. Use as an async context
+    manager, or `aclose` it. Raises ModelConfigError for an address, key, header or tokenizer that does not do.
     """
 
     def __init__(
@@ -39,12 +41,13 @@ class ModelStack:
         policy: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         on_progress: OnProgress | None = None,
+        kept: KeptCaches | None = None,
     ) -> None:
         self.library = library
         self._policy = policy or (RetryPolicy(attempts=chosen.attempts) if chosen.attempts else RetryPolicy())
         self._client: OpenAIModel | LocalModel
         if chosen.local is not None:
-            self._client = LocalModel(chosen.spec, chosen.local, on_progress)
+            self._client = LocalModel(chosen.spec, chosen.local, on_progress, caches=library.caches, kept=kept)
         else:
             self._client = OpenAIModel(
                 chosen.spec,
@@ -55,6 +58,11 @@ class ModelStack:
             )
         self._choice = FormatChoice(chosen.spec, library.memos)
         self._limited = LimitedModel(self._client, Limiter(chosen.spec.limits))
+
+    @property
+    def local(self) -> LocalModel | None:
+        """The client, where the model runs here."""
+        return self._client if isinstance(self._client, LocalModel) else None
 
     @property
     def spec(self) -> ModelSpec:
@@ -72,7 +80,8 @@ class ModelStack:
             # What fails inside lcdoc fails again.
             sent = RetryingModel(sent, self._policy, ledger)
         structured = StructuredModel(sent, self.library.memos, choice=self._choice)
-        return StoredModel(structured, self.library.calls, ledger, mode=store)
+        stored = StoredModel(structured, self.library.calls, ledger, mode=store)
+        return ThroughCaches(stored, self._client.through) if isinstance(self._client, LocalModel) else stored
 
     async def aclose(self) -> None:
         """Close the connections."""

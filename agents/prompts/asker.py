@@ -12,12 +12,12 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from lcdoc.agents.models.errors import ContextOverflowError, ModelConfigError
-from lcdoc.agents.models.model import ChatModel, OnText, Parsed, Profile, Request, count_prompt
+from lcdoc.agents.models.model import ChatModel, OnText, Parsed, Piece, Profile, Request, count_prompt
 from lcdoc.agents.packing import cut_passage, halves, packed
 from lcdoc.agents.prompts.blocks import Blocks
 from lcdoc.agents.prompts.fence import neutral
 from lcdoc.agents.prompts.kept import Kept
-from lcdoc.agents.prompts.templates import Skill, prompt
+from lcdoc.agents.prompts.templates import Skill, beginning, prompt
 from lcdoc.agents.reader import Passage
 
 Fields = Mapping[str, str]
@@ -44,6 +44,10 @@ _BLOCK_TOKENS = 4
 """Between two blocks."""
 _MOST_CHARACTERS = 16_000_000
 """Of the blocks whose tokens are remembered."""
+_QUESTION_SHARE = 1 / 32
+_QUESTION_TOKENS = (16, 128)
+"""A question is given a share of the window, within these bounds, and a longer one several such: so all but very long
+questions leave the same room, and the same pieces of a document are read for them."""
 _SHRINK = 0.75
 """How much smaller the window is taken to be than a request that did not fit, where the server does not say."""
 
@@ -88,12 +92,21 @@ class Asker:
         """Tokens of the blocks of some passages, about."""
         return sum(map(self._passage_tokens, pack))
 
-    async def ask(self, skill: Skill, schema: type[Parsed], fields: Fields, *, on_text: OnText | None = None) -> Parsed:
+    async def ask(
+        self,
+        skill: Skill,
+        schema: type[Parsed],
+        fields: Fields,
+        *,
+        on_text: OnText | None = None,
+        piece: Sequence[Passage] = (),
+    ) -> Parsed:
         """The model's answer. Raises ModelError.
 
-        At a ContextOverflowError the window is remembered to be smaller, so that what is packed anew does fit.
+        `piece`: see `request`. At a ContextOverflowError the window is remembered to be smaller, so that what is packed
+        anew does fit.
         """
-        request = replace(self.request(skill, schema, fields), on_text=on_text)
+        request = replace(self.request(skill, schema, fields, piece=piece), on_text=on_text)
         try:
             completion = await self._model.complete(request)
         except ContextOverflowError as error:
@@ -103,7 +116,8 @@ class Asker:
 
     def room(self, skill: Skill, schema: type[BaseModel], fixed: Fields) -> int:
         """Tokens left for text beside the `fixed` fields. Raises ModelConfigError where it is not even a sentence."""
-        taken = self._size(self.request(skill, schema, fixed))
+        taken = self._size(self.request(skill, schema, {**fixed, "question": ""}))
+        taken += self._question_tokens(fixed.get("question", ""))
         room = self._window_tokens - taken
         if room < LEAST_ROOM_TOKENS:
             raise ModelConfigError(
@@ -192,17 +206,29 @@ class Asker:
                 left -= beside[-1][name]
         return packed(items, sizes, room, beside)
 
-    def request(self, skill: Skill, schema: type[BaseModel], fields: Fields) -> Request:
-        """What `ask` sends."""
-        # What a user pastes may hold control tokens, too, and surrogates, which cannot be sent.
-        question = neutral(fields.get("question", "").encode("utf-8", "replace").decode().strip())
+    def request(
+        self, skill: Skill, schema: type[BaseModel], fields: Fields, *, piece: Sequence[Passage] = ()
+    ) -> Request:
+        """What `ask` sends. `piece` are the passages in `fields` where they were cut whatever the question is, so that
+        others will ask about the same: a model may keep what it read of them."""
+        question = _question(fields)
         template = prompt(skill, self.profile)
         return Request(
             messages=template.messages(**{**fields, "question": question}),
             schema=schema,
             max_tokens=self._answer_tokens(skill),
             prompt=template.name,
+            piece=Piece(beginning(fields["passages"]), tuple(dict.fromkeys(one.document.id for one in piece)))
+            if piece and template.begins_with_passages
+            else None,
         )
+
+    def _question_tokens(self, question: str) -> int:
+        """What is set aside for a question."""
+        least, most = _QUESTION_TOKENS
+        step = max(least, min(most, int(self._window_tokens * _QUESTION_SHARE)))
+        tokens = self._model.count_tokens(_question({"question": question}))
+        return step * max(1, -(-tokens // step))
 
     def _answer_tokens(self, skill: Skill) -> int:
         spec = self._model.spec
@@ -234,6 +260,11 @@ class Asker:
         block = self._blocks.passage(passage)
         tokens = self._passage_sizes.get(block, lambda: self._model.count_tokens(block), characters=len(block))
         return tokens + _BLOCK_TOKENS
+
+
+def _question(fields: Fields) -> str:
+    # What a user pastes may hold control tokens, too, and surrogates, which cannot be sent.
+    return neutral(fields.get("question", "").encode("utf-8", "replace").decode().strip())
 
 
 async def all_of(tasks: Sequence[Awaitable[Result]]) -> list[Result]:

@@ -23,6 +23,8 @@ SKILLS: tuple[Skill, ...] = get_args(Skill)
 
 _FOLDER = Path(__file__).parent
 _FILE = re.compile(r"version: (?P<version>\d+)\n+=== system\n(?P<system>.+?)\n=== user\n(?P<user>.+)", re.DOTALL)
+_BREAK = "\n\n"
+"""Between the paragraphs of a prompt."""
 _PART = re.compile(r"^@([a-z]+)$", re.MULTILINE)
 
 
@@ -47,11 +49,21 @@ class Prompt:
         """Of every character of both parts: tells whether the text changed without its version."""
         return blake2b(f"{self.system}\0{self.user}".encode(), digest_size=8).hexdigest()
 
+    @property
+    def begins_with_passages(self) -> bool:
+        """Whether what is read stands first, so that prompts about the same passages begin alike."""
+        return self.user.startswith(f"$passages{_BREAK}")
+
     def messages(self, **fields: str) -> tuple[Message, Message]:
         """The two messages, `fields` filled in. Raises KeyError for a field that the prompt has and `fields` lack."""
         # By paragraphs, so that a field that is empty leaves no hole; what is filled in is not touched.
-        paragraphs = (Template(paragraph).substitute(fields) for paragraph in self.user.split("\n\n"))
-        return Message("system", self.system), Message("user", "\n\n".join(filter(None, paragraphs)))
+        paragraphs = (Template(paragraph).substitute(fields) for paragraph in self.user.split(_BREAK))
+        return Message("system", self.system), Message("user", _BREAK.join(filter(None, paragraphs)))
+
+
+def beginning(passages: str) -> int:
+    """Characters of a message that begins with `passages`, up to what changes with the question."""
+    return len(passages) + len(_BREAK)
 
 
 @cache

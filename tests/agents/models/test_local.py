@@ -21,7 +21,8 @@ from lcdoc.agents.models.errors import (
     RefusedRequestError,
 )
 from lcdoc.agents.models.fingerprint import fingerprint
-from lcdoc.agents.models.local import LocalModel, engines, facts_of
+from lcdoc.agents.models.local import LocalModel, engines
+from lcdoc.agents.models.local_facts import facts_of
 from lcdoc.agents.models.local_files import found_models, identity_of, located, sizes_of
 from lcdoc.agents.models.local_memory import fit, steady, weight_bytes
 from lcdoc.agents.models.model import Message, Prices, Request, count_prompt
