@@ -90,8 +90,8 @@ class Recipe:
     """Last entries that are always kept. None: as many as there are queries in the window that a scorer takes for the
     question, or as its share of the budget asks for, else 32; then at most half of the budget."""
     protect: Protect = "named"
-    """What else is kept in any case of what the caller knows of the text (`Marks`): `named` spans, such as question and
-    instructions; these and `headings`, or the `starts` of sentences; or `none` of it."""
+    """What else is kept in any case of what the caller knows of the text, within half of the budget (`Marks.settled`):
+    `named` spans, such as question and instructions; these and `headings`, or the `starts` of sentences; or `none`."""
     when: When = "during"
     """`during`: after each chunk of the prompt, so that no more than budget + chunk entries a row are ever held; `end`:
     once the prompt is read, as the literature does."""

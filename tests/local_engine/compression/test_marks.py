@@ -12,20 +12,30 @@ PLACES = torch.arange(12).view(1, 2, 6)
 ALL = Marks(protected=[(2, 4), (3, 5)], headings=[(9, 11)], sentence_starts=[0, 8])
 
 
-def kept(protect: str, marks: Marks = ALL) -> list[int]:
-    return PLACES[marks.kept(PLACES, protect)].tolist()
+def kept(marks: Marks) -> list[int]:
+    return PLACES[marks.kept(PLACES)].tolist()
 
 
 def test_a_recipe_says_what_of_it_is_protected():
-    assert kept("named") == [2, 3, 4]
-    assert kept("headings") == [2, 3, 4, 9, 10]
-    assert kept("starts") == [0, 2, 3, 4, 8]
-    assert kept("none") == []
+    assert kept(ALL.settled("named", 100)) == [2, 3, 4]
+    assert kept(ALL.settled("headings", 100)) == [2, 3, 4, 9, 10]
+    assert kept(ALL.settled("starts", 100)) == [0, 2, 3, 4, 8]
+    assert kept(ALL.settled("none", 100)) == []
+    assert all(ALL.settled(how, 100).begins(PLACES).sum() == 2 for how in ("named", "none"))
+
+
+def test_half_of_a_budget_is_protected_at_most_what_matters_most_first():
+    assert kept(ALL.settled("headings", 13)) == [2, 3, 4, 9, 10]
+    assert kept(ALL.settled("headings", 11)) == [2, 3, 4]
+    assert kept(ALL.settled("starts", 11)) == [0, 2, 3, 4]
+    assert kept(ALL.settled("named", 7)) == [2, 3]
+    assert kept(ALL.settled("starts", 3)) == [0]
+    assert kept(ALL.settled("named", 1)) == []
 
 
 def test_nothing_named_is_nothing_kept():
     for protect in ("named", "headings", "starts", "none"):
-        assert kept(protect, Marks()) == []
+        assert kept(Marks().settled(protect, 100)) == []
     assert Marks().begins(PLACES) is None
 
 
