@@ -9,6 +9,7 @@ import typer
 from lcdoc import __version__
 from lcdoc.commands.ask import ask
 from lcdoc.commands.doctor import doctor
+from lcdoc.commands.eval import eval_app
 from lcdoc.commands.index import index
 from lcdoc.commands.kv import kv_app
 from lcdoc.commands.library import library_app
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 for command in (ask, summarize, index, show, trace, models, serve, doctor):
     app.command()(command)
+app.add_typer(eval_app, name="eval")
 app.add_typer(kv_app, name="kv")
 app.add_typer(library_app, name="library")
 app.add_typer(runs_app, name="runs")

@@ -10,7 +10,6 @@ import random
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import accumulate
-from pathlib import Path
 
 from lcdoc.evaluation.cases import Case, Reading, document_of
 from lcdoc.evaluation.errors import EvaluationError
@@ -58,17 +57,3 @@ def needles(
                     identity, f"With which code does the vault of {place} station open?", (str(code),), quotes=(fact,)
                 )
                 yield Reading(identity, (case,), partial(document_of, f"text with a fact, {identity}", [planted]))
-
-
-def place_of(case_id: str) -> tuple[int, int] | None:
-    """Length and depth of the case of this id; None for one that is no needle."""
-    length, _, rest = case_id.partition("/")
-    depth, _, number = rest.partition("/")
-    return (int(length), int(depth)) if length.isdecimal() and depth.isdecimal() and number.isdecimal() else None
-
-
-def text_of(path: Path) -> str:
-    """The text of a file, as lcdoc reads it. Raises DocumentError."""
-    from lcdoc.documents import load
-
-    return load(path).text

@@ -34,7 +34,8 @@ class Difference:
 
     estimate: Estimate
     p: float
-    """Two-sided: how often chance alone would give a difference as far from 0. Never below 1 / resamples."""
+    """Two-sided: how often chance alone would give a difference as far from 0. Never below 1 / resamples, nor below
+    2 ** (1 - documents), which is all that so many documents can show if every one of them points the same way."""
 
 
 def mean_of(values: Sequence[float], documents: Sequence[Hashable], *, seed: int = 0) -> Estimate:
@@ -60,7 +61,10 @@ def paired_difference(
     gains = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
     draws = _resampled(lambda places: float(gains[places].mean()), documents, seed)
     tail = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
-    return Difference(_estimate(float(gains.mean()), draws, documents), min(1.0, 2 * (tail + 1) / (len(draws) + 1)))
+    least = 2.0 ** (1 - _numbered(documents)[1])
+    return Difference(
+        _estimate(float(gains.mean()), draws, documents), min(1.0, max(least, 2 * (tail + 1) / (len(draws) + 1)))
+    )
 
 
 def risk_coverage_area(confidences: Sequence[float] | Floats, scores: Sequence[float] | Floats) -> float:
@@ -78,16 +82,21 @@ def risk_coverage_area(confidences: Sequence[float] | Floats, scores: Sequence[f
 
 def _resampled(statistic: Callable[[Places], float], documents: Sequence[Hashable], seed: int) -> Floats:
     """The statistic of RESAMPLES samples of the questions, each of as many documents as there are."""
-    numbers = {document: number for number, document in enumerate(dict.fromkeys(documents))}
-    owners = np.array([numbers[document] for document in documents], dtype=np.intp)
-    if len(numbers) == 1:
-        owners = np.arange(len(documents))
-    clusters, rng, questions = int(owners.max()) + 1, np.random.default_rng(seed), np.arange(len(owners))
+    owners, clusters = _numbered(documents)
+    rng, questions = np.random.default_rng(seed), np.arange(len(owners))
     draws = np.empty(RESAMPLES)
     for number in range(RESAMPLES):
         times = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)
         draws[number] = statistic(np.repeat(questions, times[owners]))
     return draws
+
+
+def _numbered(documents: Sequence[Hashable]) -> tuple[Places, int]:
+    """What each question is drawn with, by number, and how many there are to draw from."""
+    numbers = {document: number for number, document in enumerate(dict.fromkeys(documents))}
+    if len(numbers) == 1:
+        return np.arange(len(documents)), len(documents)
+    return np.array([numbers[document] for document in documents], dtype=np.intp), len(numbers)
 
 
 def _estimate(value: float, draws: Floats, documents: Sequence[Hashable]) -> Estimate:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from lcdoc.documents import load
 from lcdoc.evaluation.cases import QuestionSet, Reading
+from lcdoc.evaluation.errors import EvaluationError
 from lcdoc.evaluation.needles import needles
+from lcdoc.evaluation.sets import data_folder, missing_files
 from lcdoc.evaluation.sets.files import json_of
 
 
@@ -28,3 +31,14 @@ SET = QuestionSet(
     splits=("essays",),
     load=_load,
 )
+
+
+def haystack(path: Path | None, data: Path | None) -> str:
+    """The text to plant facts in: of the file, else the essays in the data folder. Raises DocumentError,
+    EvaluationError."""
+    if path is not None:
+        return load(path).text
+    folder = data_folder(data)
+    if missing := missing_files(SET, folder):
+        raise EvaluationError(f"{folder / missing[0]} is not there", "name a text of your own with --text FILE")
+    return essays(folder)

@@ -41,6 +41,11 @@ def test_a_paired_difference_sees_what_two_intervals_hide() -> None:
     assert noise.p > 0.5
 
 
+def test_few_documents_cannot_show_more_than_they_could_by_their_signs() -> None:
+    three = paired_difference([0.0] * 30, [1.0] * 30, [number // 10 for number in range(30)])
+    assert (three.estimate.value, three.p) == (1.0, 0.25)
+
+
 def test_equal_runs_do_not_differ() -> None:
     same = paired_difference([0.2, 0.8], [0.2, 0.8], "ab")
     assert (same.estimate.value, same.p) == (0.0, 1.0)

@@ -1,0 +1,63 @@
+"""Evaluations as files: a table in Markdown, a line for each question in CSV, everything in JSON, or a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lcdoc.evaluation.errors import EvaluationError
+from lcdoc.evaluation.report import Result, table
+from lcdoc.evaluation.scoring import METRICS
+
+_COLUMNS = ("document", "question", "references", "answer", "found", "confidence", "pages", "error")
+
+
+def written(results: Sequence[Result], path: Path) -> None:
+    """Write the results to `path`, whose suffix says how: .md, .csv (of the first), .json, else a picture.
+
+    Raises EvaluationError for a file that cannot be written, and what `plot` raises.
+    """
+    texts = {
+        ".md": lambda: table(results, markdown=True) + "\n",
+        ".csv": lambda: csv_of(results[0]),
+        ".json": lambda: json.dumps([json_of(result) for result in results], ensure_ascii=False, indent=2) + "\n",
+    }
+    if path.suffix not in texts:
+        from lcdoc.evaluation.plot import plot
+
+        plot(results, path)
+        return
+    try:
+        path.write_text(texts[path.suffix](), encoding="utf-8")
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be written ({error.strerror})", "name another file") from error
+
+
+def csv_of(result: Result) -> str:
+    """A line for each question, with everything that is known of it."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(["id", *_COLUMNS, *METRICS])
+    for name, item in result.items.items():
+        values = ["|".join(map(str, item[key])) if isinstance(item[key], list) else item[key] for key in _COLUMNS]
+        writer.writerow([name, *values, *(item["figures"].get(metric, "") for metric in METRICS)])
+    return lines.getvalue()
+
+
+def json_of(result: Result) -> dict[str, Any]:
+    """Plain JSON values: what was asked of whom, the figures with their intervals, every answer."""
+    evaluation = result.evaluation
+    return {
+        "id": evaluation.id,
+        "settings": dict(evaluation.settings),
+        "questions": evaluation.questions,
+        "answered": evaluation.answered,
+        "failed": result.failed,
+        "figures": {name: asdict(estimate) for name, estimate in result.estimates.items()},
+        "items": {name: dict(item) for name, item in result.items.items()},
+    }

@@ -1,0 +1,170 @@
+"""What an evaluation comes to: means with their intervals, and the differences of two, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from lcdoc.evaluation.desk import BASELINES
+from lcdoc.evaluation.errors import EvaluationError
+from lcdoc.evaluation.scoring import METRICS, RISK, Metric
+from lcdoc.evaluation.statistics import Difference, Estimate, mean_of, paired_difference, risk_coverage_of
+from lcdoc.memory import Library
+from lcdoc.memory.evaluations import Evaluation
+from lcdoc.workflows.run import OFFLINE
+
+Items = Mapping[str, Mapping[str, Any]]
+FEW_DOCUMENTS = 8
+"""With fewer, intervals that draw documents are too narrow."""
+_RISK = "risk"
+_SHOWN: dict[str, Metric] = {}
+for _name, _metric in METRICS.items():
+    _SHOWN[_name] = _metric
+    if _name == "refused":
+        _SHOWN[_RISK] = RISK
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An evaluation with its items and what they come to."""
+
+    evaluation: Evaluation
+    items: Items
+    estimates: Mapping[str, Estimate]
+    """By the keys of METRICS, and `risk`."""
+
+    @property
+    def failed(self) -> int:
+        return sum(bool(item["error"]) for item in self.items.values())
+
+    @property
+    def documents(self) -> int:
+        """How many were drawn from for the intervals."""
+        return len({item["drawn_as"] for item in self.items.values()})
+
+    @property
+    def title(self) -> str:
+        """Who was asked."""
+        settings = self.evaluation.settings
+        way = settings["way"]
+        if way in BASELINES:
+            return BASELINES[way] if settings["model"] == OFFLINE else f"{BASELINES[way]}, {settings['model']}"
+        return f"{way}, {settings['model']}"
+
+    @property
+    def subject(self) -> str:
+        """What was asked."""
+        settings = self.evaluation.settings
+        part = "" if settings["part"] == "all" else f", {settings['part']} part"
+        return f"{settings['set']} {settings['split']}".strip() + part
+
+
+def result_of(library: Library, evaluation: Evaluation) -> Result:
+    """What the evaluation came to so far. Raises EvaluationError where no question was answered yet."""
+    items = library.evaluations.items(evaluation.id)
+    if not items:
+        raise EvaluationError(f"evaluation {evaluation.id} has no answers yet", "give its command again to go on")
+    estimates: dict[str, Estimate] = {}
+    for name in METRICS:
+        rows = [item for item in items.values() if name in item["figures"]]
+        if rows:
+            estimates[name] = mean_of([row["figures"][name] for row in rows], [row["drawn_as"] for row in rows])
+    rows = list(items.values())
+    sure = [row["confidence"] if row["found"] else -1.0 for row in rows]
+    if len({one for one in sure if one >= 0}) > 1:
+        scores, documents = [row["figures"]["f1"] for row in rows], [row["drawn_as"] for row in rows]
+        estimates[_RISK] = risk_coverage_of(sure, scores, documents)
+    return Result(evaluation, items, estimates)
+
+
+def table(results: Sequence[Result], *, markdown: bool = False) -> str:
+    """A row for each figure, a column for each result; shares in percent, with 95 % intervals."""
+    rows = [["", *(result.title for result in results)]]
+    for name, metric in _SHOWN.items():
+        shown = [cell(metric, result.estimates.get(name)) for result in results]
+        spent = any(result.estimates[name].value for result in results if name in result.estimates)
+        if any(shown) and (spent or metric.unit == "share"):
+            rows.append([metric.title, *shown])
+    rows.append(["questions (failed)", *(f"{len(result.items)} ({result.failed})" for result in results)])
+    rows.append(["documents", *(str(result.documents) for result in results)])
+    rows.append(["evaluation", *(result.evaluation.id for result in results)])
+    return laid_out(rows, markdown=markdown)
+
+
+def compared(first: Result, second: Result) -> dict[str, Difference]:
+    """For each figure, how much more the second has, on the questions where both have it.
+
+    Raises EvaluationError where they have no question in common.
+    """
+    shared = [
+        name
+        for name, item in first.items.items()
+        if name in second.items and second.items[name]["question"] == item["question"]
+    ]
+    if not shared:
+        problem = f"evaluations {first.evaluation.id} and {second.evaluation.id} have no question in common"
+        raise EvaluationError(problem, "compare two of the same set, with the same --limit and --seed")
+    differences: dict[str, Difference] = {}
+    for name in METRICS:
+        pairs = [(first.items[one], second.items[one]) for one in shared]
+        both = [pair for pair in pairs if all(name in item["figures"] for item in pair)]
+        if both:
+            before, after = ([item["figures"][name] for item in side] for side in zip(*both, strict=True))
+            differences[name] = paired_difference(before, after, [item["drawn_as"] for item, _ in both])
+    return differences
+
+
+def comparison_table(first: Result, second: Result, *, markdown: bool = False) -> str:
+    """Both means, their paired difference with its 95 % interval, and its p. Raises what `compared` raises."""
+    rows = [["", first.title, second.title, "difference", "p", "questions"]]
+    for name, difference in compared(first, second).items():
+        metric = METRICS[name]
+        if metric.unit != "share" and not any(result.estimates[name].value for result in (first, second)):
+            continue
+        plain = partial(_plain, metric)
+        means = [plain(result.estimates[name].value) for result in (first, second)]
+        p = f"{difference.p:.3f}" if difference.p >= 0.001 else "< 0.001"
+        shown = cell(metric, difference.estimate, signed=True)
+        rows.append([metric.title, *means, shown, p, str(difference.estimate.questions)])
+    return laid_out(rows, markdown=markdown)
+
+
+def worst(result: Result, count: int) -> list[Mapping[str, Any]]:
+    """The `count` items with the least F1, those that failed first."""
+    order = sorted(result.items.values(), key=lambda item: (not item["error"], item["figures"]["f1"]))
+    return order[:count]
+
+
+def cell(metric: Metric, estimate: Estimate | None, *, signed: bool = False) -> str:
+    """A figure as tables have it, a share with its interval; empty where there is none."""
+    if estimate is None:
+        return ""
+    plain = partial(_plain, metric, signed=signed)
+    if metric.unit != "share" and not signed:
+        return plain(estimate.value)
+    return f"{plain(estimate.value)} [{plain(estimate.low)}, {plain(estimate.high)}]"
+
+
+def _plain(metric: Metric, value: float, *, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    match metric.unit:
+        case "share":
+            return f"{100 * value:{sign}.1f}"
+        case "usd":
+            return f"{value:{sign}.5f}"
+        case "seconds":
+            return f"{value:{sign}.2f}"
+    return f"{value:{sign},.1f}"
+
+
+def laid_out(rows: Sequence[Sequence[str]], *, markdown: bool) -> str:
+    """Rows as a table: in Markdown, or in columns for a terminal."""
+    if markdown:
+        body = [f"| {' | '.join(text.replace('|', chr(92) + '|') for text in row)} |" for row in rows]
+        return "\n".join([body[0], "|---" * len(rows[0]) + "|", *body[1:]])
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
