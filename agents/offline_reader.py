@@ -38,7 +38,7 @@ from lcdoc.agents.prompts.checks import unquoted_figures
 from lcdoc.agents.questions import Question
 from lcdoc.agents.quotes import check_quote
 from lcdoc.agents.reader import Passage
-from lcdoc.agents.span_reader.model import SpanModel
+from lcdoc.agents.span_reader.spans import SpanFinder
 from lcdoc.agents.stems import stems_of
 from lcdoc.documents import Document, Span
 from lcdoc.retrieval.embedders import Embedder
@@ -66,7 +66,7 @@ _SUPPORTED_SHARE = 0.6
 class OfflineReader:
     """Reads with an embedder and counted words. Safe to share between tasks; the work is done in threads."""
 
-    def __init__(self, embedder: Embedder, spans: Callable[[], SpanModel] | None = None) -> None:
+    def __init__(self, embedder: Embedder, spans: Callable[[], SpanFinder] | None = None) -> None:
         """`spans` loads the model that finds the words which answer; without it sentences are quoted whole."""
         self._embedder = embedder
         self._spans = spans
@@ -102,6 +102,11 @@ class OfflineReader:
     def room(self, question: str, *, carrying: bool = False) -> int:
         """As much as is worth one note: the best sentences of more text would crowd each other out."""
         return ROOM_TOKENS
+
+    @property
+    def keeps(self) -> bool:
+        """False: its readings cost nothing."""
+        return False
 
     def parts(self, passages: Sequence[Passage], question: str, carried: Note | None = None) -> list[Sequence[Passage]]:
         """All passages in one part: they are ranked against each other."""

@@ -19,7 +19,7 @@ from lcdoc.agents.candidates import Candidate
 from lcdoc.agents.evidence_ranking import Evidence, Phrase, Ranking
 from lcdoc.agents.questions import Question
 from lcdoc.agents.reader import Passage
-from lcdoc.agents.span_reader.model import SpanModel
+from lcdoc.agents.span_reader.spans import SpanFinder
 from lcdoc.documents import Span
 
 READ_CHARACTERS = 6_000
@@ -39,14 +39,14 @@ best sentence's phrase, and how far it leads the next one's; the best sentence's
 kind asked for."""
 
 
-def read_phrases(question: Question, passages: Sequence[Passage], ranking: Ranking, model: SpanModel) -> Ranking:
+def read_phrases(question: Question, passages: Sequence[Passage], ranking: Ranking, finder: SpanFinder) -> Ranking:
     """`ranking` with the phrase that answers best in each of its sentences, weighed anew by both.
 
     Where passages read say nothing of an answer, its relevance falls.
     """
     if not ranking.evidence:
         return ranking
-    ordered = in_order(question, with_phrases(question, passages, ranking.evidence, model))
+    ordered = in_order(question, with_phrases(question, passages, ranking.evidence, finder))
     signals = signals_of(question, replace(ranking, evidence=ordered))
     return replace(
         ranking,
@@ -126,12 +126,12 @@ def wants_yes_or_no(question: Question) -> bool:
 
 
 def with_phrases(
-    question: Question, passages: Sequence[Passage], evidence: Sequence[Evidence], model: SpanModel
+    question: Question, passages: Sequence[Passage], evidence: Sequence[Evidence], finder: SpanFinder
 ) -> list[Evidence]:
     """Each sentence with the best answer that begins in it, where its passage is among the best and was read."""
     candidates = [one.candidate for one in evidence]
     read = _worth_reading(passages, candidates)
-    answers = model.answers(question.core, [passages[index].text for index in read], each=EACH)
+    answers = finder.answers(question.core, [passages[index].text for index in read], each=EACH)
     best: list[Phrase | None] = [None] * len(candidates)
     for passage, found in zip(read, answers, strict=True):
         body, start = passages[passage].document.body, passages[passage].span.start

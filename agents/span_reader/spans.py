@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,14 @@ class Answer:
 
     def overlaps(self, other: Answer) -> bool:
         return self.start < other.end and other.start < self.end
+
+
+class SpanFinder(Protocol):
+    """Finds the words of texts that answer a question."""
+
+    def answers(self, question: str, texts: Sequence[str], *, each: int = 1) -> list[list[Answer]]:
+        """Of every text its `each` best answers that do not overlap, best first."""
+        ...
 
 
 def answers_of(logits: Floats, window: Window, text: str, *, most: int) -> list[Answer]:

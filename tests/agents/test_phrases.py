@@ -1,0 +1,152 @@
+"""Phrases in sentences: which sentence comes first, what is claimed of it, when nothing is found."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+
+import pytest
+
+from lcdoc.agents.evidence_ranking import rank_evidence
+from lcdoc.agents.offline_reader import OfflineReader
+from lcdoc.agents.phrases import phrase_of, read_phrases, wants_yes_or_no
+from lcdoc.agents.questions import Question
+from lcdoc.agents.reader import Passage
+from lcdoc.agents.span_reader.spans import Answer
+from lcdoc.documents import Document, Page, Source, Span
+from lcdoc.retrieval.embedders import load_embedder
+from lcdoc.retrieval.minilm import MiniLM
+
+SOURCE = Source("ferries.txt", "text/plain", 0, "", "text", "1", "0" * 32)
+PARAGRAPHS = [
+    "The ferry Ingrid was launched at Bergen in 1921. The ferry Ingrid was sold to a yard in 1954.",
+    "Her captain was Anna Brandt, a pilot's daughter. Nobody knew the fjord better.",
+    "Year ended December 31,\n2019 2018 2017\nFerry tickets sold 1,503 1,848 273",
+]
+
+
+class Finder:
+    """Finds what a pattern matches, and reads nothing into it; it keeps what it was given to read."""
+
+    def __init__(self, pattern: str, margin: float) -> None:
+        self._pattern, self._margin = pattern, margin
+        self.texts: list[str] = []
+
+    def answers(self, question: str, texts: Sequence[str], *, each: int = 1) -> list[list[Answer]]:
+        self.texts += texts
+        return [
+            [Answer(*match.span(), self._margin) for match in re.finditer(self._pattern, text)][:each] for text in texts
+        ]
+
+
+@pytest.fixture(scope="module")
+def embedder() -> MiniLM:
+    return load_embedder()  # type: ignore[return-value]
+
+
+def passages() -> list[Passage]:
+    text = "\n\n".join(PARAGRAPHS)
+    document = Document.create(text, (Page(1, "1", 0, len(text)),), (), SOURCE)
+    starts = [text.index(paragraph) for paragraph in PARAGRAPHS]
+    return [Passage(document, Span(at, at + len(one))) for at, one in zip(starts, PARAGRAPHS, strict=True)]
+
+
+def test_the_phrase_is_claimed_and_its_sentence_quoted(embedder: MiniLM) -> None:
+    reader = OfflineReader(embedder, lambda: Finder("Anna Brandt", 6.0))
+    note = asyncio.run(reader.read_many(passages(), "Who was the captain of the ferry Ingrid?"))
+    assert note.found
+    assert note.claim == "Anna Brandt"
+    assert note.quotes[0].citation.quote == "Her captain was Anna Brandt, a pilot's daughter."
+    draft = asyncio.run(reader.answer("Who was the captain of the ferry Ingrid?", [note]))
+    assert draft.claims[0].text == "Anna Brandt"
+    assert draft.claims[0].citations[0].quote.startswith("Her captain")
+
+
+def test_a_sentence_with_an_answer_goes_before_one_without(embedder: MiniLM) -> None:
+    question = Question.of("When was the ferry Ingrid sold?")
+    ranking = rank_evidence(question, passages(), embedder)
+    for year in ("1921", "1954"):
+        best = read_phrases(question, passages(), ranking, Finder(year, 20.0)).evidence[0]
+        assert best.phrase is not None
+        assert best.phrase.text == year
+        assert year in best.candidate.text
+
+
+def test_shares_sum_to_one_and_come_best_first(embedder: MiniLM) -> None:
+    question = Question.of("When was the ferry Ingrid sold?")
+    ranking = rank_evidence(question, passages(), embedder)
+    read = read_phrases(question, passages(), ranking, Finder(r"\d{4}", 1.0))
+    shares = [evidence.share for evidence in read.evidence]
+    assert sum(shares) == pytest.approx(1)
+    assert shares == sorted(shares, reverse=True)
+    assert {e.candidate.span for e in read.evidence} == {e.candidate.span for e in ranking.evidence}
+
+
+def test_where_no_answer_is_likelier_the_question_counts_less(embedder: MiniLM) -> None:
+    question = Question.of("When was the ferry Ingrid sold?")
+    ranking = rank_evidence(question, passages(), embedder)
+    sure, unsure = (read_phrases(question, passages(), ranking, Finder("1954", margin)) for margin in (9.0, -9.0))
+    assert sure.found
+    assert sure.relevance > unsure.relevance
+    assert sure.confidence > unsure.confidence
+    assert not read_phrases(question, passages(), ranking, Finder(r"[\w ]+\.", -12.0)).found
+
+
+def test_nothing_is_claimed_that_does_not_beat_no_answer(embedder: MiniLM) -> None:
+    question = Question.of("When was the ferry Ingrid sold?")
+    ranking = rank_evidence(question, passages(), embedder)
+    best = read_phrases(question, passages(), ranking, Finder("1954", -0.5)).evidence[0]
+    assert phrase_of(best, question) is None
+
+
+def test_a_row_is_claimed_whole(embedder: MiniLM) -> None:
+    reader = OfflineReader(embedder, lambda: Finder("1,848", 9.0))
+    note = reader.note_of(passages(), "How many ferry tickets were sold in 2018?")
+    assert note.claim == "2019 2018 2017 Ferry tickets sold 1,503 1,848 273"
+
+
+@pytest.mark.parametrize(
+    ("question", "so"),
+    [
+        ("Was the ferry sold in 1954?", True),
+        ("Does it float?", True),
+        ("What was it?", False),
+        ("Whose was it?", False),
+    ],
+)
+def test_whether_something_is_so_is_told_by_the_sentence(embedder: MiniLM, question: str, so: bool) -> None:
+    assert wants_yes_or_no(Question.of(question)) is so
+    if "sold" in question:
+        reader = OfflineReader(embedder, lambda: Finder("1954", 9.0))
+        assert reader.note_of(passages(), question).claim == "The ferry Ingrid was sold to a yard in 1954."
+
+
+def test_a_phrase_ends_with_its_sentence(embedder: MiniLM) -> None:
+    question = Question.of("Where was the ferry Ingrid launched?")
+    ranking = rank_evidence(question, passages(), embedder)
+    best = read_phrases(question, passages(), ranking, Finder(r"Bergen in 1921\. The ferry", 9.0)).evidence[0]
+    assert best.phrase is not None
+    assert best.phrase.text == "Bergen in 1921."
+
+
+def test_only_the_passages_of_the_best_sentences_are_read(embedder: MiniLM) -> None:
+    text = "\n\n".join(
+        f"The ferry Ingrid was painted in colour {number}. " + "It rained. " * 60 for number in range(40)
+    )
+    document = Document.create(text, (Page(1, "1", 0, len(text)),), (), SOURCE)
+    parts = text.split("\n\n")
+    starts = [text.index(part) for part in parts]
+    given = [Passage(document, Span(at, at + len(part))) for at, part in zip(starts, parts, strict=True)]
+    finder = Finder("colour", 3.0)
+    question = Question.of("In what colour was the ferry Ingrid painted?")
+    read_phrases(question, given, rank_evidence(question, given, embedder), finder)
+    assert 1 <= len(finder.texts) < 12
+    assert len(set(finder.texts)) == len(finder.texts)
+
+
+def test_no_passages_no_reading(embedder: MiniLM) -> None:
+    finder = Finder("x", 1.0)
+    question = Question.of("Who?")
+    assert not read_phrases(question, [], rank_evidence(question, [], embedder), finder).found
+    assert finder.texts == []
