@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from reader_cases import DATA, SETS, CachedEmbedder, Case, Finder, cases, is_hit
 
 from lcdoc.agents import evidence_weights
 from lcdoc.agents.candidates import candidates_of
@@ -37,6 +36,7 @@ from lcdoc.agents.evidence_ranking import (
 from lcdoc.agents.offline_reader import quoted_evidence
 from lcdoc.agents.questions import Question
 from lcdoc.agents.reader import Passage
+from lcdoc.benchmarks.reader_cases import DATA, SETS, CachedEmbedder, Case, Finder, cases, is_hit
 from lcdoc.documents import Document, load
 
 RANKED = ("squad", "tatqa", "covid_qa", "ohr_bench")

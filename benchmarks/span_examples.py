@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reader_cases import DATA, document_of
-
+from lcdoc.benchmarks.reader_cases import DATA, document_of
 from lcdoc.documents.text import normalise
 from lcdoc.evaluation.parts import Part, part_of
 from lcdoc.retrieval.chunker import Chunker

@@ -24,8 +24,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from offline_reader import conditional_logit, logistic
-from reader_cases import (
+
+from lcdoc.agents.claims import claim_of
+from lcdoc.agents.evidence_ranking import rank_evidence
+from lcdoc.agents.offline_reader import OfflineReader, quoted_evidence
+from lcdoc.agents.phrases import FEATURES, SIGNALS, features_of, in_order, phrase_of, signals_of, with_phrases
+from lcdoc.agents.questions import Question
+from lcdoc.agents.reader import Passage
+from lcdoc.agents.span_reader.model import SpanModel, load_span_model
+from lcdoc.agents.span_reader.weights import PATH
+from lcdoc.benchmarks.offline_reader import conditional_logit, logistic
+from lcdoc.benchmarks.reader_cases import (
     CachedEmbedder,
     Case,
     Finder,
@@ -39,16 +48,7 @@ from reader_cases import (
     squad,
     tatqa,
 )
-from span_examples import Reading, readings
-
-from lcdoc.agents.claims import claim_of
-from lcdoc.agents.evidence_ranking import rank_evidence
-from lcdoc.agents.offline_reader import OfflineReader, quoted_evidence
-from lcdoc.agents.phrases import FEATURES, SIGNALS, features_of, in_order, phrase_of, signals_of, with_phrases
-from lcdoc.agents.questions import Question
-from lcdoc.agents.reader import Passage
-from lcdoc.agents.span_reader.model import SpanModel, load_span_model
-from lcdoc.agents.span_reader.weights import PATH
+from lcdoc.benchmarks.span_examples import Reading, readings
 from lcdoc.evaluation.metrics import exact_match, token_f1
 from lcdoc.evaluation.parts import Part
 from lcdoc.evaluation.statistics import mean_of

@@ -19,19 +19,19 @@ import math
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from span_examples import TRAINED, Reading, readings
-from span_network import SpanNetwork, best_spans, loss
 from torch import Tensor
 
 from lcdoc.agents.span_reader.weights import Recipe, checksum, write
 from lcdoc.agents.span_reader.windows import Vocabulary, Window
+from lcdoc.benchmarks.span_examples import TRAINED, Reading, readings
+from lcdoc.benchmarks.span_network import SpanNetwork, best_spans, loss
 from lcdoc.evaluation.metrics import token_f1
 from lcdoc.evaluation.parts import Part
 from lcdoc.retrieval import bert
@@ -140,10 +140,10 @@ def token_span(window: Window, start: int, end: int) -> tuple[int, int] | None:
     return None if first is None or last is None or last < first else (first + 1, last + 1)
 
 
-def examples_of(texts: Texts, part: Part) -> tuple[list[Example], list[list[Example]]]:
+def examples_of(texts: Texts, readings: Iterable[Reading], part: Part) -> tuple[list[Example], list[list[Example]]]:
     """The examples of a part, and for each answerable question its hard negatives."""
     asked: dict[tuple[str, str], list[Reading]] = defaultdict(list)
-    for reading in readings(TRAINED):
+    for reading in readings:
         if reading.part == part:
             # Pages of Natural Questions have one passage each: their negatives come from one another.
             asked[reading.dataset, "" if reading.dataset == "nq" else reading.document].append(reading)
@@ -288,9 +288,10 @@ class Run:
         path.with_suffix(".part").replace(path)
 
 
-def train(run: Run, texts: Texts, arguments: argparse.Namespace) -> None:
-    examples, negatives = examples_of(texts, "train")
-    tune, tune_negatives = examples_of(texts, "tune")
+def train(run: Run, texts: Texts, readings: Sequence[Reading], arguments: argparse.Namespace) -> None:
+    """Make the run's steps that are left, saving and looking now and then."""
+    examples, negatives = examples_of(texts, readings, "train")
+    tune, tune_negatives = examples_of(texts, readings, "tune")
     looked_at = sample(tune, tune_negatives, arguments.seed)
     kinds = Counter((example.dataset, bool(example.places)) for example in examples)
     print(
@@ -414,7 +415,7 @@ def main() -> int:
     network = SpanNetwork(model.tensors, first=arguments.first, heads=model.heads, epsilon=model.epsilon)
     run = Run(arguments.folder, network, optimizer_of(network), arguments.steps)
     run.load()
-    train(run, texts, arguments)
+    train(run, texts, list(readings(TRAINED)), arguments)
     export(run)
     return 0
 
