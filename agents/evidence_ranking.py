@@ -64,8 +64,12 @@ class Evidence:
     candidate: Candidate
     score: float
     share: float
-    phrase: Phrase | None = None
-    """What the span reader found in it, where it was asked: see `phrases`."""
+    phrases: tuple[Phrase, ...] = ()
+    """What the span reader found in it, where it was asked, best first: see `phrases`."""
+
+    @property
+    def phrase(self) -> Phrase | None:
+        return self.phrases[0] if self.phrases else None
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ class OfflineReader:
                 Quote(
                     text=citation.quote,
                     citation=citation,
-                    claim=phrase_of(evidence, asked) or claim_of(citation.quote, asked),
+                    claim=(self._spans and phrase_of(evidence, asked)) or claim_of(citation.quote, asked),
                     confidence=round(5 * ranking.confidence * evidence.share / shares, 2),
                 )
             )

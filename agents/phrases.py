@@ -17,9 +17,11 @@ from lcdoc.agents import phrase_weights
 from lcdoc.agents.answer_offers import offer
 from lcdoc.agents.candidates import Candidate
 from lcdoc.agents.evidence_ranking import Evidence, Phrase, Ranking
+from lcdoc.agents.listing_questions import listing_question
 from lcdoc.agents.questions import Question
 from lcdoc.agents.reader import Passage
 from lcdoc.agents.span_reader.spans import SpanFinder
+from lcdoc.agents.table_cells import cell_of
 from lcdoc.documents import Span
 
 READ_CHARACTERS = 6_000
@@ -58,15 +60,19 @@ def read_phrases(question: Question, passages: Sequence[Passage], ranking: Ranki
 
 
 def phrase_of(evidence: Evidence, question: Question) -> str | None:
-    """What to claim of a sentence: its phrase, where a phrase can answer and beats no answer.
+    """What to claim of a sentence: its phrase, where a phrase can answer and beats no answer; else None.
 
-    A row of a table is claimed whole, since its figures say nothing without what heads them; so is a sentence that
-    tells whether something is so.
+    Of a sentence that answers a question for all things of a kind, every phrase that does, in its order. Of a row of a
+    table, the figure under the year asked for. A sentence that tells whether something is so has no phrase.
     """
-    phrase = evidence.phrase
-    if phrase is None or phrase.margin <= 0 or evidence.candidate.is_row or wants_yes_or_no(question):
+    if evidence.candidate.is_row:
+        return cell_of(evidence.candidate, question)
+    beating = [phrase for phrase in evidence.phrases if phrase.margin > 0]
+    if not beating or wants_yes_or_no(question):
         return None
-    return phrase.text
+    if listing_question(question.text) is None:
+        return beating[0].text
+    return "; ".join(phrase.text for phrase in sorted(beating, key=lambda phrase: phrase.span.start))
 
 
 def in_order(
@@ -128,33 +134,33 @@ def wants_yes_or_no(question: Question) -> bool:
 def with_phrases(
     question: Question, passages: Sequence[Passage], evidence: Sequence[Evidence], finder: SpanFinder
 ) -> list[Evidence]:
-    """Each sentence with the best answer that begins in it, where its passage is among the best and was read."""
+    """Each sentence with the answers that begin in it, where its passage is among the best and was read."""
     candidates = [one.candidate for one in evidence]
     read = _worth_reading(passages, candidates)
+    phrases: list[list[Phrase]] = [[] for _ in candidates]
     answers = finder.answers(question.core, [passages[index].text for index in read], each=EACH)
-    best: list[Phrase | None] = [None] * len(candidates)
-    for passage, found in zip(read, answers, strict=True):
-        body, start = passages[passage].document.body, passages[passage].span.start
-        document = passages[passage].document.id
+    for passage, found in zip((passages[index] for index in read), answers, strict=True):
         for answer in found:
-            span = Span(start + answer.start, start + answer.end)
-            home = next(
-                (
-                    index
-                    for index, candidate in enumerate(candidates)
-                    if passages[candidate.passage].document.id == document
-                    and candidate.span.start <= span.start < candidate.span.end
-                ),
-                None,
-            )
+            start = passage.span.start + answer.start
+            home = _home(passage, start, passages, candidates)
             if home is None:
                 continue
             # What runs on behind the sentence is not quoted with it.
-            span = Span(span.start, min(span.end, candidates[home].span.end))
-            known = best[home]
-            if known is None or answer.margin > known.margin:
-                best[home] = Phrase(span, " ".join(span.of(body).split()), answer.margin)
-    return [replace(one, phrase=phrase) for one, phrase in zip(evidence, best, strict=True)]
+            span = Span(start, min(passage.span.start + answer.end, candidates[home].span.end))
+            if not any(span.overlaps(known.span) for known in phrases[home]):
+                text = " ".join(span.of(passage.document.body).split())
+                phrases[home].append(Phrase(span, text, answer.margin))
+    best = (tuple(sorted(own, key=lambda phrase: -phrase.margin)) for own in phrases)
+    return [replace(one, phrases=own) for one, own in zip(evidence, best, strict=True)]
+
+
+def _home(passage: Passage, start: int, passages: Sequence[Passage], candidates: Sequence[Candidate]) -> int | None:
+    """Which of the sentences an answer in `passage` begins in."""
+    for index, candidate in enumerate(candidates):
+        same = passages[candidate.passage].document.id == passage.document.id
+        if same and candidate.span.start <= start < candidate.span.end:
+            return index
+    return None
 
 
 def _worth_reading(passages: Sequence[Passage], candidates: Sequence[Candidate]) -> list[int]:

@@ -49,7 +49,7 @@ def answers_of(logits: Floats, window: Window, text: str, *, most: int) -> list[
         scores[: tokens - extra, extra] = starts[: tokens - extra] + ends[extra:]
     found: list[Answer] = []
     while len(found) < most:
-        first, extra = np.unravel_index(int(scores.argmax()), scores.shape)
+        first, extra = divmod(int(scores.argmax()), scores.shape[1])
         best = float(scores[first, extra])
         if best == -np.inf:
             break
@@ -58,7 +58,7 @@ def answers_of(logits: Floats, window: Window, text: str, *, most: int) -> list[
         found.append(Answer(start, end, best - nothing))
         # What begins in it, and what ends in it or behind it, is taken.
         scores[first : last + 1] = -np.inf
-        for before in range(max(0, int(first) - LONGEST_TOKENS), int(first)):
+        for before in range(max(0, first - LONGEST_TOKENS), first):
             scores[before, first - before :] = -np.inf
     return found
 

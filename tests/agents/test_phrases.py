@@ -99,10 +99,23 @@ def test_nothing_is_claimed_that_does_not_beat_no_answer(embedder: MiniLM) -> No
     assert phrase_of(best, question) is None
 
 
-def test_a_row_is_claimed_whole(embedder: MiniLM) -> None:
+@pytest.mark.parametrize(
+    ("year", "claim"), [("2018", "1,848"), ("all years", "2019 2018 2017 Ferry tickets sold 1,503 1,848 273")]
+)
+def test_of_a_row_the_figure_under_the_year_is_claimed(embedder: MiniLM, year: str, claim: str) -> None:
     reader = OfflineReader(embedder, lambda: Finder("1,848", 9.0))
-    note = reader.note_of(passages(), "How many ferry tickets were sold in 2018?")
-    assert note.claim == "2019 2018 2017 Ferry tickets sold 1,503 1,848 273"
+    note = reader.note_of(passages(), f"How many ferry tickets were sold in {year}?")
+    assert note.claim == claim
+    assert note.quotes[0].citation.quote == "2019 2018 2017 Ferry tickets sold 1,503 1,848 273"
+
+
+def test_asked_for_all_of_a_kind_the_claim_has_them_all(embedder: MiniLM) -> None:
+    text = "The ferries of the fjord are the Ingrid, the red Sigrid and the Astrid. It is deep."
+    document = Document.create(text, (Page(1, "1", 0, len(text)),), (), SOURCE)
+    reader = OfflineReader(embedder, lambda: Finder("Astrid|Ingrid|red Sigrid", 5.0))
+    given = [Passage(document, Span(0, len(text)))]
+    assert reader.note_of(given, "List all ferries of the fjord.").claim == "Ingrid; red Sigrid; Astrid"
+    assert reader.note_of(given, "What is the ferry of the fjord?").claim == "Ingrid"
 
 
 @pytest.mark.parametrize(
