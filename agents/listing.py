@@ -107,7 +107,8 @@ def listing_room(reader: Reader, question: str) -> int:
     """Tokens of text that one listing takes. Raises ModelConfigError where it is less than a sentence."""
     if not isinstance(reader, PromptedReader):
         return reader.room(question)
-    room = reader.asker.room("list", LISTINGS[reader.asker.profile], {"passages": "", "question": question})
+    fixed = {"passages": "", "question": question}
+    room = reader.asker.room("list", LISTINGS[reader.asker.profile], fixed, any_question=reader.keeps)
     return max(LEAST_ROOM_TOKENS, room - _HEADER_TOKENS)
 
 

@@ -75,10 +75,16 @@ class PromptedReading(PromptedSkill):
 
         Raises ModelConfigError where it is less than a sentence.
         """
-        room = self._asker.room("read", self._reading, {"passages": "", "carried": "", "question": question})
+        fixed = {"passages": "", "carried": "", "question": question}
+        room = self._asker.room("read", self._reading, fixed, any_question=self.keeps)
         if carrying:
             room -= int(room * _CARRIED_SHARE)
         return max(LEAST_ROOM_TOKENS, room - _HEADER_TOKENS)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the model may keep what it reads: it runs here."""
+        return self._asker.runs_here
 
     def parts(self, passages: Sequence[Passage], question: str, carried: Note | None = None) -> list[Sequence[Passage]]:
         """The packs of `passages` that `read_many` would read, a call each.

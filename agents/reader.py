@@ -66,6 +66,11 @@ class Reader(Protocol):
         """Tokens of text that one `read` takes, beside a carried note if `carrying`. Raises ModelConfigError."""
         ...
 
+    @property
+    def keeps(self) -> bool:
+        """Whether what it reads of a document is kept for other questions, so that all should read the same pieces."""
+        ...
+
     def parts(self, passages: Sequence[Passage], question: str, carried: Note | None = None) -> list[Sequence[Passage]]:
         """`passages` as `read_many` would take them, step by step; each part given to it alone is one step.
 

@@ -26,7 +26,7 @@ from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.chain_path import MOST_MISSES, KeptPieces, Path, Step, take_step, turned, way_back
 from lcdoc.workflows.events import Pieces, Progress, Settled
 from lcdoc.workflows.frame import GraphWorkflow
-from lcdoc.workflows.pieces import pieces_found, pieces_of
+from lcdoc.workflows.pieces import chain_room, cut, pieces_found
 from lcdoc.workflows.readers import Readers
 from lcdoc.workflows.search import Search
 from lcdoc.workflows.session import Failure, Session, draft_of
@@ -145,7 +145,7 @@ class Chain(GraphWorkflow):
             )
         reader = stage.reader
         room, beside_a_note = reader.room(question), reader.room(question, carrying=True)
-        pieces = _cut(self.library, documents, reader, room_tokens=beside_a_note)
+        pieces = cut(self.library, documents, room_tokens=chain_room(reader, question), count=reader.count)
         if not pieces:
             return stage.plan(Requests(reading=(), answering=(), widening=()))
         # By words alone: the chain itself needs no vectors.
@@ -192,8 +192,8 @@ class _Steps:
 
     async def cut(self, state: _State) -> _State:
         session, reader = self._session, self._session.reader
-        room = reader.room(session.question, carrying=True)
-        pieces = _cut(session.library, list(session.documents.values()), reader, room_tokens=room)
+        room = chain_room(reader, session.question)
+        pieces = cut(session.library, list(session.documents.values()), room_tokens=room, count=reader.count)
         await self._pieces.keep(pieces)
         session.emit(Pieces(tuple(self._pieces.place(index) for index in range(len(pieces)))))
         if pieces and (prefetch := self._options.prefetch or session.run.prefetch):
@@ -309,15 +309,6 @@ class _Steps:
             return await self._session.reader.answer(self._session.question, [note]), None
         except ModelError as error:
             return draft_of([note]), self._session.failure("answer", error)
-
-
-def _cut(library: Library, documents: Sequence[Document], reader: Reader, *, room_tokens: int) -> list[Passage]:
-    """All documents, one after the other, in pieces for one reading each."""
-    return [
-        piece
-        for document in documents
-        for piece in pieces_of(document, library.chunks(document.id), room_tokens=room_tokens, count=reader.count)
-    ]
 
 
 def _reading(piece: Passage, question: str, carried: Note) -> Callable[[Reader], Awaitable[Note]]:

@@ -26,7 +26,8 @@ from lcdoc.workflows.conflicts import Settlement, settle, settlements
 from lcdoc.workflows.counting import counted, listing_warning
 from lcdoc.workflows.events import PartFailed, Pieces, Place, Progress
 from lcdoc.workflows.frame import GraphWorkflow
-from lcdoc.workflows.mapping import common_titles, passages_in, pieces_to_read, plan_of
+from lcdoc.workflows.mapping import passages_in, pieces_to_read, plan_of
+from lcdoc.workflows.pieces import common_titles
 from lcdoc.workflows.session import Failure, Session
 from lcdoc.workflows.sides import sides_of, without
 from lcdoc.workflows.workflow import Plan

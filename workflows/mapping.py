@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lcdoc.agents.listing import list_items, listing_room
+from lcdoc.agents.listing import list_items
 from lcdoc.agents.listing_questions import is_listing
 from lcdoc.agents.models.model import Request
 from lcdoc.agents.notes import Claim, Note
@@ -19,17 +19,19 @@ from lcdoc.retrieval.tokens import estimate_tokens
 from lcdoc.workflows.collapse import merge_packs, note_tokens
 from lcdoc.workflows.conflicts import MAX_REREADINGS
 from lcdoc.workflows.events import Place
-from lcdoc.workflows.pieces import pieces_found, pieces_of
+from lcdoc.workflows.pieces import (
+    MOST_LISTED_TOKENS,
+    MOST_PIECE_TOKENS,
+    cut,
+    list_room,
+    map_room,
+    pieces_found,
+)
 from lcdoc.workflows.search import Search
 from lcdoc.workflows.workflow import Plan, Requests
 
 if TYPE_CHECKING:
     from lcdoc.workflows.rehearsal import Stage
-
-MOST_PIECE_TOKENS = 16_000
-"""Of one reading, however long the window: a reader takes a handful of quotes from each piece."""
-MOST_LISTED_TOKENS = 6_000
-"""The same where everything of a kind is listed, which takes an answer as long as there are things."""
 
 _LIKELY_PASSAGES = 12
 """Read for the plan, to know about how long a note is."""
@@ -44,16 +46,8 @@ def pieces_to_read(library: Library, documents: Sequence[Document], question: st
 
     Raises ModelConfigError where the window has no room for a sentence.
     """
-    room = listing_room(reader, question) if is_listing(question) else reader.room(question)
-    return _cut(library, documents, room, question, reader)
-
-
-def common_titles(document: Document, place: Place) -> tuple[str, ...]:
-    """The sections that all of a place lies in, outermost first."""
-    _, start, end = place
-    first, last = document.sections_at(start), document.sections_at(max(start, end - 1))
-    common = [one.title for one, other in zip(first, last, strict=False) if one == other]
-    return tuple(common)
+    room = list_room(reader, question) if is_listing(question) else map_room(reader, question)
+    return cut(library, documents, room_tokens=room, count=reader.count)
 
 
 def passages_in(library: Library, places: Sequence[Place]) -> int:
@@ -66,18 +60,6 @@ def passages_in(library: Library, places: Sequence[Place]) -> int:
     return count
 
 
-def _cut(
-    library: Library, documents: Sequence[Document], room: int, question: str, reader: Reader | None
-) -> list[Passage]:
-    room = min(room, MOST_LISTED_TOKENS if is_listing(question) else MOST_PIECE_TOKENS)
-    count = reader.count if reader is not None else estimate_tokens
-    return [
-        piece
-        for document in documents
-        for piece in pieces_of(document, library.chunks(document.id), room_tokens=room, count=count)
-    ]
-
-
 async def plan_of(
     library: Library, search: Search, question: str, documents: Sequence[Document], stage: Stage | None
 ) -> Plan:
@@ -87,7 +69,8 @@ async def plan_of(
     calls. Raises ModelConfigError.
     """
     if stage is None:
-        pieces = _cut(library, documents, ROOM_TOKENS, question, None)
+        room = min(ROOM_TOKENS, MOST_LISTED_TOKENS if is_listing(question) else MOST_PIECE_TOKENS)
+        pieces = cut(library, documents, room_tokens=room, count=estimate_tokens)
         seconds = round(_SECONDS_PER_PIECE * len(pieces), 1)
         return Plan(calls=0, tokens_in=0, tokens_out=0, cost_usd=0.0, seconds=seconds)
     reader, listing = stage.reader, is_listing(question)

@@ -80,6 +80,11 @@ class Asker:
             return f"{self.name} {self._model.spec.identity}".strip()
         return f"{self.name} ({server.base_url} {server.model})"
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether the model runs inside lcdoc."""
+        return self._model.spec.server is None
+
     def count(self, text: str) -> int:
         """Tokens of document text as it will be sent."""
         return self._model.count_tokens(neutral(text))
@@ -114,10 +119,13 @@ class Asker:
             raise
         return completion.parsed_as(schema)
 
-    def room(self, skill: Skill, schema: type[BaseModel], fixed: Fields) -> int:
-        """Tokens left for text beside the `fixed` fields. Raises ModelConfigError where it is not even a sentence."""
-        taken = self._size(self.request(skill, schema, {**fixed, "question": ""}))
-        taken += self._question_tokens(fixed.get("question", ""))
+    def room(self, skill: Skill, schema: type[BaseModel], fixed: Fields, *, any_question: bool = False) -> int:
+        """Tokens left for text beside the `fixed` fields. Raises ModelConfigError where it is not even a sentence.
+
+        The same beside `any_question` that is not very long, so that all of them read the same pieces of a document.
+        """
+        taken = self._size(self.request(skill, schema, {**fixed, "question": ""} if any_question else fixed))
+        taken += self._question_tokens(fixed["question"]) if any_question else 0
         room = self._window_tokens - taken
         if room < LEAST_ROOM_TOKENS:
             raise ModelConfigError(
