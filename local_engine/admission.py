@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lcdoc.local_engine.assembly import Assembly
+from lcdoc.local_engine.behind import check_behind, check_scheme
 from lcdoc.local_engine.capture import Caption
 from lcdoc.local_engine.compression.allowance import Allowance
 from lcdoc.local_engine.compression.marks import Marks
@@ -47,6 +48,7 @@ class Ask:
     kv: Recipe | str | None = None
     marks: Marks | None = None
     prefix: Snapshot | None = None
+    evict_prefix: bool = False
     spans: NDArray[np.integer] | None = None
     """Of the prompt's tokens, for a snapshot of it"""
     meta: Mapping[str, Any] | None = None
@@ -114,6 +116,9 @@ class Admission:
         allowance = None
         if recipe is not None:
             allowance = Allowance(recipe, len(ids), parts.scheduler.step_tokens, parts.config.context_window)
+            if prefix is not None:
+                held = math.ceil(prefix.lengths.mean())
+                allowance = replace(allowance, begun=prefix.read, held=held, keeps=not ask.evict_prefix)
             (ask.marks or Marks()).check(len(ids))
         window = self._window_of(allowance, prefix)
         answers = ask.purpose == "answer"
@@ -161,9 +166,11 @@ class Admission:
             ids = self.encode(ask.prompt, **(ask.variables or {}))
         else:
             if recipe is not None:
-                raise InvalidRequestError(f"what is read behind a snapshot is kept: leave {recipe} to the snapshot")
+                check_behind(recipe, prefix, evicts=ask.evict_prefix)
             prefix.check(parts.identity, parts.scheduler.tables)
             ids = self._behind(prefix, ask.prompt, ask.variables or {})
+        if recipe is not None and ask.purpose == "snapshot":
+            check_scheme(recipe)
         if len(ids) == (0 if prefix is None else prefix.read):
             raise InvalidRequestError("the prompt is empty: give at least one token")
         if not 0 <= min(ids) <= max(ids) < parts.config.vocab_size:
@@ -206,6 +213,6 @@ class Admission:
 
     def _window_of(self, allowance: Allowance | None, prefix: Snapshot | None) -> int:
         config, tables = self.assembly.config, self.assembly.scheduler.tables
-        if prefix is not None:
-            return window_behind(config, tables, prefix)
-        return self.window if allowance is None else window_cut(config, allowance)
+        if allowance is not None:
+            return window_cut(config, allowance) + (0 if prefix is None else prefix.shift)
+        return self.window if prefix is None else window_behind(config, tables, prefix)

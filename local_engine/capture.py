@@ -37,11 +37,14 @@ def take(tables: PageTables, slot: int, tokens: Sequence[int], caption: Caption,
     where = to_device(tables.entries(slot), pool.device)
     if entries is None:
         positions = torch.arange(len(tokens), dtype=torch.int32).repeat(lengths.size)
-        rotated_at, shift = positions, 0
+        rotated_at, shift, first = positions, 0, 0
+        figures = {}
     else:
         layout = entries.layout()
         positions = layout.positions[layout.valid].to("cpu", torch.int32)
         rotated_at, shift = layout.stands[layout.valid].to("cpu", torch.int32), entries.shift
+        first = entries.first
+        figures = {name: entries.figure(name)[layout.valid].cpu() for name in entries.figures}
     keys, values = (Rows(store.view(-1, pool.head_dim)[where].cpu()) for store in (pool.keys, pool.values))
     return Snapshot(
         model=caption.model,
@@ -55,15 +58,8 @@ def take(tables: PageTables, slot: int, tokens: Sequence[int], caption: Caption,
         rotated_at=rotated_at,
         bias=pool.with_bias().view(-1)[where].cpu() if tables.biased[slot] else None,
         cache_bytes=int(pages_of(lengths, pool.page_size).sum()) * pool.page_bytes,
+        first=first,
+        figures=figures,
         spans=caption.spans,
         meta=dict(caption.meta or {}),
     )
-
-
-def entries_behind(prefix: Snapshot, tables: PageTables) -> Entries:
-    """What is known of a sequence that begins with a snapshot, before anything is read behind it."""
-    device = tables.pool.device
-    entries = Entries(tables.layers, tables.kv_heads, device)
-    positions, stands = (each.to(device, torch.int64) for each in (prefix.positions, prefix.rotated_at))
-    entries.begin(positions, stands, torch.from_numpy(prefix.lengths).to(device), prefix.read, prefix.place)
-    return entries

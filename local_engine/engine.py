@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -25,7 +25,7 @@ from lcdoc.local_engine.admission import Admission, Ask, Prompt
 from lcdoc.local_engine.assembly import Assembly, KVConfig, assemble
 from lcdoc.local_engine.compression.compressor import Compressor
 from lcdoc.local_engine.compression.marks import Marks
-from lcdoc.local_engine.compression.recipe import Recipe
+from lcdoc.local_engine.compression.recipe import FULL, Recipe, as_recipe
 from lcdoc.local_engine.compression.stretched_rope import Stretching
 from lcdoc.local_engine.constraints import Grammar
 from lcdoc.local_engine.decoder import Decoder
@@ -121,26 +121,7 @@ class Engine:
 
     def stats(self) -> Stats:
         """Figures for monitoring. Read without stopping the engine, so they may be of neighbouring moments."""
-        pool, totals = self._scheduler.tables.pool, self._loop.totals
-        return Stats(
-            running=self._loop.running,
-            waiting=self._loop.waiting,
-            pages_used=pool.pages - pool.free,
-            pages_cached=self._scheduler.room.cached_pages,
-            pages=pool.pages,
-            steps=totals.steps,
-            requests=totals.requests,
-            failed=totals.failed,
-            preemptions=self._scheduler.preemptions,
-            prompt_tokens=totals.prompt_tokens,
-            cached_tokens=totals.cached_tokens,
-            output_tokens=totals.output_tokens,
-            drafted_tokens=totals.drafted_tokens,
-            accepted_tokens=totals.accepted_tokens,
-            cuts=self._compressor.cuts,
-            dropped_entries=self._compressor.dropped,
-            cache_bytes=(pool.pages - pool.free) * pool.page_bytes,
-        )
+        return self._loop.stats()
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text."""
@@ -178,14 +159,16 @@ class Engine:
         kv: Recipe | str | None = None,
         marks: Marks | None = None,
         prefix: Snapshot | None = None,
+        evict_prefix: bool = False,
     ) -> AsyncGenerator[Piece]:
         """The answer in pieces, the last with `finish` and `usage`. Closing the iterator early cancels the request.
 
         With `schema` (a JSON schema) the answer is an instance of it; with `regex` it matches. `kv` is how the cache
         is compressed, by default as the engine was loaded; "full" keeps everything. `marks` tells a recipe what to keep
         of the prompt. The prompt goes on behind `prefix`, a text that was read before; a chat has to begin with it.
-        What is read behind it is not compressed. Raises EngineError: InvalidRequestError, RequestTooLargeError,
-        SnapshotError, EngineClosedError.
+        Behind one, nothing is compressed unless `kv` says so here, and then only what comes behind it; with
+        `evict_prefix` the recipe is for both together, as for one text. Marks count from its beginning. Raises
+        EngineError: InvalidRequestError, RequestTooLargeError, SnapshotError, EngineClosedError.
         """
         return self._answer(
             Ask(
@@ -197,6 +180,7 @@ class Engine:
                 kv=kv,
                 marks=marks,
                 prefix=prefix,
+                evict_prefix=evict_prefix,
             )
         )
 
@@ -232,12 +216,21 @@ class Engine:
         kv: Recipe | str | None = None,
         marks: Marks | None = None,
         prefix: Snapshot | None = None,
+        evict_prefix: bool = False,
     ) -> Output:
         """The whole answer; see `generate`."""
         text: list[str] = []
         tokens: list[Sampled] = []
         answer = self.generate(
-            prompt, sampling, schema=schema, regex=regex, variables=variables, kv=kv, marks=marks, prefix=prefix
+            prompt,
+            sampling,
+            schema=schema,
+            regex=regex,
+            variables=variables,
+            kv=kv,
+            marks=marks,
+            prefix=prefix,
+            evict_prefix=evict_prefix,
         )
         async with aclosing(answer) as pieces:
             async for piece in pieces:
@@ -255,15 +248,16 @@ class Engine:
         marks: Marks | None = None,
         variables: Mapping[str, Any] | None = None,
         prefix: Snapshot | None = None,
+        evict_prefix: bool = False,
         spans: NDArray[np.integer] | None = None,
         meta: Mapping[str, Any] | None = None,
     ) -> Snapshot:
         """Read a text, compress it as `kv` says, and give out what is kept, for `prefix` of any number of questions.
 
-        With `prefix` it continues that text. `spans` [tokens, 2] say which characters of a document the prompt's tokens
-        are, and are found by themselves for a prompt that is a text; `meta`, a small JSON object, stays with the
-        snapshot. Cancelling it cancels the request. Raises EngineError: InvalidRequestError, RequestTooLargeError,
-        SnapshotError, EngineClosedError.
+        With `prefix` it continues that text; see `generate` for what `kv` and `evict_prefix` then mean. `spans`
+        [tokens, 2] say which characters of a document the prompt's tokens are, and are found by themselves for a prompt
+        that is a text; `meta`, a small JSON object, stays with the snapshot. Cancelling it cancels the request. Raises
+        EngineError: InvalidRequestError, RequestTooLargeError, SnapshotError, EngineClosedError.
         """
         if rotated_by_length(self.config):
             raise InvalidRequestError(
@@ -275,6 +269,7 @@ class Engine:
             marks=marks,
             variables=variables,
             prefix=prefix,
+            evict_prefix=evict_prefix,
             spans=spans,
             meta=meta,
             purpose="snapshot",
@@ -284,6 +279,23 @@ class Engine:
                 if piece.snapshot is not None:
                     return piece.snapshot
         raise EngineError("the engine ended a text without a snapshot of it")
+
+    async def prefill_pieces(
+        self, pieces: Iterable[Prompt], *, kv: Recipe | str | None = None, meta: Mapping[str, Any] | None = None
+    ) -> AsyncGenerator[Snapshot]:
+        """A snapshot at the end of each piece of a text, of all that was read up to there; `kv` is for the whole text.
+
+        Questions may be asked behind any of them while the next piece is read, and afterwards: they share its pages and
+        change nothing of it. So a reader takes notes in the margins (Russak et al., "Writing in the Margins: Better
+        Inference Pattern for Long Context Retrieval"). Raises as `prefill` does.
+        """
+        recipe = as_recipe(kv) if kv is not None else self.recipe
+        at: Snapshot | None = None
+        for piece in pieces:
+            at = await self.prefill(
+                piece, kv=recipe or FULL, prefix=at, evict_prefix=recipe is not None and at is not None, meta=meta
+            )
+            yield at
 
     def read_ahead(self, prompt: Prompt) -> Future[Usage]:
         """Compute a prompt into the prefix cache while no request waits, so that one that begins alike starts at once.

@@ -13,11 +13,13 @@ import torch
 from lcdoc.local_engine.answering import absorb, draw, prepare
 from lcdoc.local_engine.batch import Observer, gather
 from lcdoc.local_engine.batch import Piece as BatchPiece
-from lcdoc.local_engine.capture import entries_behind, take
+from lcdoc.local_engine.behind import entries_behind, entries_unseen
+from lcdoc.local_engine.capture import take
 from lcdoc.local_engine.compression.compressor import Compressor
 from lcdoc.local_engine.decoder import Decoder
-from lcdoc.local_engine.errors import EngineClosedError, EngineError
+from lcdoc.local_engine.errors import EngineClosedError, EngineError, OutOfPagesError
 from lcdoc.local_engine.graphed_decoding import GraphedDecoder
+from lcdoc.local_engine.records import Stats
 from lcdoc.local_engine.requests import Piece, Request
 from lcdoc.local_engine.sampling import Sampled
 from lcdoc.local_engine.scheduler import Scheduler, Work
@@ -91,6 +93,29 @@ class Loop:
     @property
     def waiting(self) -> int:
         return len(self._scheduler.waiting) + len(self._inbox)
+
+    def stats(self) -> Stats:
+        """Read without stopping the thread, so that figures may be of neighbouring moments."""
+        pool, totals = self._scheduler.tables.pool, self.totals
+        return Stats(
+            running=self.running,
+            waiting=self.waiting,
+            pages_used=pool.pages - pool.free,
+            pages_cached=self._scheduler.room.cached_pages,
+            pages=pool.pages,
+            steps=totals.steps,
+            requests=totals.requests,
+            failed=totals.failed,
+            preemptions=self._scheduler.preemptions,
+            prompt_tokens=totals.prompt_tokens,
+            cached_tokens=totals.cached_tokens,
+            output_tokens=totals.output_tokens,
+            drafted_tokens=totals.drafted_tokens,
+            accepted_tokens=totals.accepted_tokens,
+            cuts=self._compressor.cuts,
+            dropped_entries=self._compressor.dropped,
+            cache_bytes=(pool.pages - pool.free) * pool.page_bytes,
+        )
 
     def _run(self, decoder: Decoder | GraphedDecoder) -> None:
         ended: EngineError = EngineClosedError(
@@ -176,8 +201,9 @@ class Loop:
         for work in works:
             request = work.request
             if request.allowance is not None and request.held is None:
+                begun = None if request.prefix is None else entries_behind(request.prefix, self._scheduler.tables)
                 request.held = self._compressor.begin(
-                    _plain(decoder), work.piece.slot, request.allowance, request.marks
+                    _plain(decoder), work.piece.slot, request.allowance, request.marks, begun
                 )
         return self._compressor.observer([work.request.held for work in works])
 
@@ -185,8 +211,15 @@ class Loop:
         if request.held is None or request.slot is None:
             return
         try:
+            self._scheduler.room.make_room_to_cut(request)
             with torch.inference_mode():
                 self._compressor.settle(_plain(decoder), request.held, request.tokens, request.computed)
+        except OutOfPagesError as error:
+            if request.prefix is None or len(self._scheduler.running) == 1:
+                self._fail(request, error)
+                return
+            # Others hold the pages it would leave; it is read again when there is room for both.
+            self._scheduler.give_way(request)
         except Exception as error:
             logger.debug("a sequence could not be cut", exc_info=True)
             self._fail(request, _as_engine_error(error))
@@ -198,8 +231,7 @@ class Loop:
         tables, entries = self._scheduler.tables, None if request.held is None else request.held.entries
         try:
             if entries is None and request.prefix is not None:
-                entries = entries_behind(request.prefix, tables)
-                entries.read = request.computed
+                entries = entries_unseen(request.prefix, tables, request.computed)
             with torch.no_grad():
                 snapshot = take(tables, request.slot, request.prompt, request.captures, entries)
             self._scheduler.room.keep(snapshot, request)

@@ -123,15 +123,25 @@ class Request:
     def most(self) -> int:
         """Entries of a row of the cache at most."""
         if self.prefix is not None:
-            return self.longest - self.prefix.read + int(self.prefix.lengths.max())
+            return self.most_behind(self.longest) + int(self.prefix.lengths.max())
         return self.longest if self.allowance is None else self.allowance.most(self.longest)
+
+    def most_behind(self, tokens: int) -> int:
+        """Entries of a row behind the snapshot, on average and at most, when `tokens` tokens are read in all."""
+        more = tokens - (0 if self.prefix is None else self.prefix.read)
+        return more if self.allowance is None else min(more, self.allowance.most(tokens) - self.allowance.held)
 
     @property
     def place(self) -> int:
         """The position that the next token is rotated to."""
-        if self.prefix is not None:
-            return self.computed - self.prefix.shift
-        return self.computed - (0 if self.held is None else self.held.shift)
+        if self.held is not None:
+            return self.computed - self.held.shift
+        return self.computed - (0 if self.prefix is None else self.prefix.shift)
+
+    @property
+    def shares(self) -> bool:
+        """Whether it may begin with pages that others hold: not where its recipe writes to what is kept."""
+        return self.allowance is None or (self.allowance.recipe.drops and not self.allowance.recipe.moves)
 
     @property
     def drafts(self) -> bool:

@@ -32,7 +32,7 @@ class Room:
         pool, tokens, prefix = self.tables.pool, request.most, request.prefix
         needed = self.tables.pages_for(tokens)
         if prefix is not None:
-            needed = self._pages_of(prefix.lengths + (request.longest - prefix.read))
+            needed = self._pages_of(prefix.lengths + request.most_behind(request.longest))
         if needed > pool.pages:
             raise RequestTooLargeError(
                 f"{tokens:,} tokens need {needed * pool.page_bytes / 2**20:,.0f} MiB of cache of "
@@ -112,36 +112,55 @@ class Room:
         prefix, tables = request.prefix, self.tables
         if prefix is None:
             return False
-        rows = self.residents.find(prefix)
-        more = len(request.tokens) - prefix.read
-        alone = self._pages_of(prefix.lengths + more)
-        # Its own are those behind the full pages of the snapshot, which has its last ones besides.
-        needed = alone - int((prefix.lengths // tables.pool.page_size).sum())
-        needed += 0 if rows is not None else self._pages_of(prefix.lengths)
+        rows = self.residents.find(prefix) if request.shares else None
+        more = request.most_behind(len(request.tokens))
+        size = tables.pool.page_size
+        # Where a cut leaves rows that differ, each may end in a page of its own; see `_first_room`.
+        if request.allowance is not None and self._pages_of(prefix.lengths + more + size) <= tables.pool.pages:
+            more += size
+        held, alone = self._pages_of(prefix.lengths), self._pages_of(prefix.lengths + more)
+        needed = alone
+        if request.shares:
+            # Its own are those behind the full pages of the snapshot, which has its last ones besides.
+            needed += (0 if rows is not None else held) - int((prefix.lengths // size).sum())
         margin = self._margin(others)
         short = needed + margin - tables.pool.free
-        shares = True
-        if short > 0 and not self.evict(short, spare=prefix) and (others or needed > tables.pool.free):
-            held = 0 if rows is None else self._pages_of(prefix.lengths)
-            if others or alone - held > tables.pool.free:
+        keeps = request.shares
+        if short > 0 and not self.evict(short, spare=prefix if keeps else None):
+            if others:
                 return False
-            shares = False  # there is room for the question, if nobody else is to use the snapshot
+            # There is room for the question, if nobody else is to use the snapshot.
+            keeps &= needed <= tables.pool.free
         slot = tables.open()
         try:
             if rows is not None:
                 tables.join(slot, rows)
             else:
                 prefix.fill(tables, slot)
-                if shares:
-                    self.residents.keep(prefix, slot)
-            if not shares:
+            if keeps and rows is None:
+                self.residents.keep(prefix, slot)
+            elif request.shares and not keeps:
                 self.residents.forget(prefix)
-            tables.reserve(slot, more + (self._growth(request, needed + margin) if shares else 0))
+            tables.reserve(slot, more + (self._growth(request, needed + margin) if keeps else 0))
         except Exception:
             tables.free(slot)
             raise
         request.slot, request.computed = slot, prefix.read
         return True
+
+    def make_room_to_cut(self, request: Request) -> None:
+        """Before a snapshot that others hold too is cut: what is kept of it moves to pages of the request's own."""
+        allowance, slot = request.allowance, request.slot
+        if (
+            allowance is None
+            or slot is None
+            or not allowance.held
+            or allowance.keeps
+            or (request.held is not None and request.held.cuts)
+        ):
+            return
+        shared = int((self.tables.pool.refs[self.tables.contents(slot).held] > 1).sum())
+        self.evict(min(shared, self.tables.pages_for(allowance.most(len(request.tokens)))) - self.tables.pool.free)
 
     def _margin(self, others: int) -> int:
         """Each running request may want a page in every row soon; a start that takes those would be undone at once."""

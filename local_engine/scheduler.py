@@ -180,11 +180,12 @@ class Scheduler:
                 works = [self._decode(work.request) for work in works]
                 continue
             youngest = next((request for request in reversed(self.running) if request.ahead), self.running[-1])
-            self._preempt(youngest)
+            self.give_way(youngest)
             works = [work for work in works if work.request is not youngest]
         return works
 
-    def _preempt(self, request: Request) -> None:
+    def give_way(self, request: Request) -> None:
+        """Take a request's pages from it; it is read again when there is room."""
         self.preemptions += 1
         # Until somebody takes the pages, what they hold need not be computed again.
         self.room.remember(request)
@@ -242,7 +243,7 @@ class Scheduler:
             ahead = [] if request.ahead else [other for other in self.running if other.ahead]
             if not ahead:
                 return
-            self._preempt(ahead[-1])
+            self.give_way(ahead[-1])
 
     def _next_waiting(self) -> Request | None:
         """The first in line; what is only read ahead lets the others pass, and leaves one place free."""

@@ -30,7 +30,8 @@ from lcdoc.local_engine.stored_rows import Rows
 from lcdoc.local_engine.tensor_file import damaged, map_tensors, write_tensors
 
 _FORMAT: Final = "lcdoc snapshot"
-_VERSION: Final = "1"
+_VERSION: Final = "2"
+_FIGURE: Final = "figure."
 _MOST_META: Final = 1 << 16
 """Bytes of what a caller says of a snapshot."""
 _AT_ONCE: Final = 1 << 16
@@ -68,6 +69,10 @@ class Snapshot:
     """float32 [E]: what is added to each entry's attention logits; None where a recipe merged nothing"""
     cache_bytes: int = 0
     """What its pages took in the engine that read it, pages counted whole."""
+    first: int = 0
+    """Tokens that were read when the recipe last cut: what came later it has not looked at."""
+    figures: Mapping[str, Tensor] = field(default_factory=dict)
+    """float32 [E]: what the recipe noted of each entry, by names of its own."""
     spans: NDArray[np.int32] | None = None
     """[read, 2]: from which to which character of the text each token is; None where that is not known."""
     meta: Mapping[str, Any] = field(default_factory=dict)
@@ -100,8 +105,8 @@ class Snapshot:
     @property
     def nbytes(self) -> int:
         """Bytes of all that is held, which is about the size of its file."""
-        others = [each.nbytes for each in (self.positions, self.rotated_at, self.bias) if each is not None]
-        return self.keys.nbytes + self.values.nbytes + sum(others) + self.tokens.nbytes
+        others = (self.positions, self.rotated_at, self.bias, self.tokens, self.spans, *self.figures.values())
+        return self.keys.nbytes + self.values.nbytes + sum(each.nbytes for each in others if each is not None)
 
     def kept_spans(self, *, share: float = 0.0) -> list[tuple[int, int]]:
         """The parts of the text, in characters, whose tokens more than a `share` (0 to 1) of all rows keep.
@@ -114,7 +119,7 @@ class Snapshot:
         kept = kept[kept[:, 1] > kept[:, 0]]
         # A character may be of several tokens, and then their spans overlap.
         begins = np.flatnonzero(np.append(True, kept[1:, 0] > kept[:-1, 1])[: len(kept)])
-        ends = np.append(begins[1:], len(kept)) - 1
+        ends = np.append(begins[1:], len(kept))[: len(begins)] - 1
         return list(zip(kept[begins, 0].tolist(), kept[ends, 1].tolist(), strict=True))
 
     def truncate(self, tokens: int | None = None, *, characters: int | None = None) -> Snapshot:
@@ -144,6 +149,8 @@ class Snapshot:
             positions=self.positions[keep],
             rotated_at=self.rotated_at[keep],
             bias=None if self.bias is None else self.bias[keep],
+            first=min(self.first, tokens),
+            figures={name: figure[keep] for name, figure in self.figures.items()},
             spans=None if self.spans is None else self.spans[:tokens],
             origin=Origin(),
         )
@@ -174,6 +181,7 @@ class Snapshot:
             "values.scale": values.scale,
             "bias": self.bias,
             "spans": None if self.spans is None else torch.from_numpy(self.spans),
+            **{f"{_FIGURE}{name}": figure for name, figure in self.figures.items()},
         }
         manifest = {
             "format": _FORMAT,
@@ -183,6 +191,7 @@ class Snapshot:
             "recipe": self.recipe,
             "place": str(self.place),
             "cache_bytes": str(self.cache_bytes),
+            "first": str(self.first),
             "meta": json.dumps(self.meta, ensure_ascii=False),
         }
         write_tensors(Path(path), {name: each for name, each in tensors.items() if each is not None}, manifest)
@@ -217,6 +226,10 @@ class Snapshot:
         place = int(manifest["place"])
         if not 0 < place <= 2 * len(tokens):
             raise ValueError(f"a text of {len(tokens)} tokens that ends at {place}")
+        first = int(manifest["first"])
+        if not 0 <= first <= len(tokens) or len(tokens) - first > lengths.min():
+            raise ValueError(f"a text of {len(tokens)} tokens that was last cut after {first}")
+        names = [name for name in tensors if name.startswith(_FIGURE)]
         return cls(
             ModelIdentity(manifest["model"], manifest["fingerprint"]),
             manifest["recipe"],
@@ -229,6 +242,8 @@ class Snapshot:
             _shaped(tensors, "rotated_at", entries, dtype=torch.int32),
             _shaped(tensors, "bias", entries, dtype=torch.float32) if "bias" in tensors else None,
             int(manifest["cache_bytes"]),
+            first,
+            {name[len(_FIGURE) :]: _shaped(tensors, name, entries, dtype=torch.float32) for name in names},
             _spans(tensors, len(tokens)),
             _meta(manifest),
             origin,

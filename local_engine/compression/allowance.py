@@ -21,14 +21,30 @@ class Allowance:
     chunk: int
     window: int = 1 << 40
     """Positions that the model was trained for: where entries are placed anew, no token stands beyond."""
+    begun: int = 0
+    """Tokens of the prompt that a snapshot stands for."""
+    held: int = 0
+    """Entries of it."""
+    keeps: bool = True
+    """Whether those are all kept, and the recipe is for what is read behind them alone."""
+
+    @property
+    def kept(self) -> int:
+        """Entries that no cut may take."""
+        return self.held if self.keeps else 0
+
+    @property
+    def exempt(self) -> int:
+        """Tokens whose entries no cut may take."""
+        return self.begun if self.keeps else 0
 
     def budget(self, read: int) -> int:
         """After a cut, when `read` tokens were read. While the prompt is read its whole length counts already."""
-        return self.recipe.amount.entries(max(read, self.prompt))
+        return self.kept + self.recipe.amount.entries(max(read, self.prompt) - self.exempt)
 
     def capacity(self, read: int) -> int:
-        """At most, but for a prompt that is cut at its end."""
-        return self.budget(read) + self.chunk
+        """At most, but for a prompt that is cut at its end. What a snapshot holds is there before anything is cut."""
+        return max(self.budget(read), self.held) + self.chunk
 
     @property
     def margin(self) -> int:
@@ -39,8 +55,8 @@ class Allowance:
         """Entries of a row at most, when `tokens` tokens are read in all; probes included."""
         most = self.capacity(tokens)
         if self.recipe.when == "end":
-            most = max(most, self.prompt)
-        most = min(tokens, most)
+            most = max(most, self.held + self.prompt - self.begun)
+        most = min(self.held + tokens - self.begun, most)
         needs = self.recipe.scorer.needs
         if needs.probe is None:
             return most

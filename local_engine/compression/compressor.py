@@ -49,12 +49,20 @@ class Compressor:
         self.cuts = 0
         self.dropped = 0
 
-    def begin(self, decoder: Decoder, slot: int, allowance: Allowance, marks: Marks | None = None) -> Held:
-        """What is known of a sequence that is about to be read."""
+    def begin(
+        self,
+        decoder: Decoder,
+        slot: int,
+        allowance: Allowance,
+        marks: Marks | None = None,
+        begun: Entries | None = None,
+    ) -> Held:
+        """What is known of a sequence that is about to be read, or read on where it holds what is `begun`."""
         tables = self._tables
-        entries = Entries(tables.layers, tables.kv_heads, tables.pool.device)
+        entries = begun or Entries(tables.layers, tables.kv_heads, tables.pool.device)
         recipe = allowance.recipe
-        seen = Sightings(decoder.config, recipe.needs, entries, skipped=recipe.sinks)
+        seen = Sightings(decoder.config, recipe.needs, entries, skipped=0 if begun else recipe.sinks)
+        seen.surprise += [0.0] * entries.read
         none = torch.zeros(0, dtype=torch.int64, device=tables.pool.device)
         return Held(
             slot, allowance, marks or Marks(), entries, seen, none, far=far_keys(decoder, entries, recipe.scheme)
@@ -104,7 +112,7 @@ class Compressor:
 
     def _cut(self, decoder: Decoder, held: Held, tokens: Sequence[int], budget: int) -> None:
         recipe, tables = held.allowance.recipe, self._tables
-        look = Look.at(decoder, tables, held, list(tokens), budget)
+        look = Look.at(decoder, tables, held, list(tokens), budget - held.allowance.kept)
         valid = look.layout.valid & look.in_window
         if self.rows(held.slot) > budget:
             valid = self._chosen(look, valid, tokens)
@@ -125,11 +133,13 @@ class Compressor:
         """bool [L, H, n]: which of the `valid` entries are kept; the others are merged into them by the reducer."""
         recipe = look.held.allowance.recipe
         probed = self._probe(look, tokens)
+        exempt = valid & look.exempt
+        valid = valid & ~exempt
         values = scored(look, probed).masked_fill(~valid, -torch.inf)
         protected = look.protected & valid
         _, recent = recipe.protects(look.budget)
         scores = Scores(values, valid, protected, look.budget, recent, look.spread)
-        keep = recipe.budget.keep(scores) & valid
+        keep = (recipe.budget.keep(scores) & valid) | exempt
         if not bool((keep | ~protected).all()):
             raise EngineError(f"{recipe.chosen_budget.name} dropped what is protected: take another budget")
         if not recipe.drops:
@@ -153,7 +163,9 @@ class Compressor:
         scorer = SnapKV()
         for group in look.groups:
             values[group.entries] = scorer.score(look.heads(group, look.held.sightings))
-        keep = Uniform().keep(Scores(values, look.layout.valid, look.protected, look.budget, 0))
+        exempt = look.layout.valid & look.exempt
+        scores = Scores(values, look.layout.valid & ~exempt, look.protected & ~exempt, look.budget, 0)
+        keep = Uniform().keep(scores) | exempt
         self._make_room(self._tables.pages_for(look.budget) - self._tables.pool.free)
         self._tables.compact(slot, keep)
 

@@ -6,6 +6,7 @@ kept; whatever came later follows from how much was read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -38,21 +39,14 @@ class Entries:
         self.read = 0
         """Tokens read so far."""
 
-    def begin(self, positions: Tensor, stands: Tensor, lengths: Tensor, read: int, base: int) -> None:
-        """Start with rows of `lengths` [L, H] that a text of `read` tokens left, before anything else is read.
+    def begin(self, old: Layout, figures: Mapping[str, Tensor], *, first: int, base: int, read: int) -> None:
+        """Go on behind a text of `read` tokens, of which `first` were read when it was last cut.
 
-        `positions` and `stands` are int64 [sum of lengths], row after row; the next key is rotated to `base`.
+        `old` are the entries that cut left, and `figures` [L, H, n] are of all there are now.
         """
-        inside = torch.arange(int(lengths.max()), device=lengths.device) < lengths[..., None]
-
-        def rows(flat: Tensor) -> Tensor:
-            made = flat.new_zeros(inside.shape)
-            made[inside] = flat
-            return made
-
-        self._positions, self._stands, self._kept = rows(positions), rows(stands), lengths
-        self.first = self.read = read
-        self.base = base
+        self._positions, self._stands, self._kept = old.positions, old.stands, old.valid.sum(-1)
+        self._figures = dict(figures)
+        self.first, self.base, self.read = first, base, read
 
     @property
     def new(self) -> int:

@@ -96,6 +96,11 @@ class Look:
         return self.layout.positions >= torch.tensor(firsts, device=self.tokens.device)[:, None, None]
 
     @property
+    def exempt(self) -> Tensor:
+        """bool [L, H, n]: entries of a snapshot that is kept, which are no part of what is cut."""
+        return self.layout.positions < self.held.allowance.exempt
+
+    @property
     def spread(self) -> Tensor | None:
         """float32 [L]: how evenly each layer's attention is spread; None where the budget does not ask for it."""
         held = self.held
