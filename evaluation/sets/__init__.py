@@ -76,8 +76,12 @@ def readings(questions: QuestionSet, folder: Path, split: str | None = None) -> 
             f"{folder / missing[0]} is not there: {questions.name} is {questions.about}",
             f"put its files so that {folder} has {', '.join(questions.files)}",
         )
+    chosen = split or questions.splits[0]
     try:
-        return [reading for reading in questions.load(folder, split or questions.splits[0]) if reading.cases]
+        found = [reading for reading in questions.load(folder, chosen) if reading.cases]
     except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, SyntaxError) as error:
         problem = f"{folder / questions.name}: its files are not as {questions.name} has them"
         raise EvaluationError(f"{problem} ({type(error).__name__}: {error})", "take them as published") from error
+    if not found:
+        raise EvaluationError(f"{folder / questions.name} has no questions of {chosen}", "take another --split")
+    return found

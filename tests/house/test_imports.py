@@ -11,14 +11,15 @@ import pytest
 import lcdoc
 
 ROOT = Path(lcdoc.__file__).parent
-ROOMS = ("documents", "retrieval", "memory", "agents", "workflows", "commands", "local_engine")
+ROOMS = ("documents", "retrieval", "memory", "agents", "workflows", "evaluation", "commands", "local_engine")
 MAY_IMPORT = {
     "documents": {"documents"},
     "retrieval": {"retrieval", "documents"},
     "memory": {"memory", "retrieval", "documents"},
     "agents": {"agents", "memory", "retrieval", "documents"},
     "workflows": {"workflows", "agents", "memory", "retrieval", "documents"},
-    "commands": {"commands", "workflows", "agents", "memory", "retrieval", "documents"},
+    "evaluation": {"evaluation", "workflows", "agents", "memory", "retrieval", "documents"},
+    "commands": {"commands", "evaluation", "workflows", "agents", "memory", "retrieval", "documents"},
     "local_engine": {"local_engine"},
 }
 # A model in process, and the command that serves one.
@@ -33,6 +34,7 @@ HEAVY = (
     "sentence_transformers",
     "transformers",
     "numpy",
+    "matplotlib",
     "lxml",
     "docx",
 )

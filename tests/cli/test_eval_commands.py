@@ -1,0 +1,101 @@
+"""`lcdoc eval`, as a user runs it; mostly in this process, since each of its own would load everything anew."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from lcdoc.cli import app
+from lcdoc.tests.evaluation.sets_made import make_sets
+
+
+@pytest.fixture
+def lcdoc(tmp_path, monkeypatch):
+    """Run `lcdoc` with these arguments."""
+    monkeypatch.setenv("LCDOC_LIBRARY", str(tmp_path / "library" / "library.sqlite"))
+    monkeypatch.delenv("LCDOC_EVAL_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, list(map(str, arguments)))
+
+
+@pytest.fixture
+def data(tmp_path):
+    make_sets(tmp_path / "sets")
+    return tmp_path / "sets"
+
+
+def test_a_set_is_asked_shown_compared_and_exported(lcdoc, data, tmp_path):
+    run = lcdoc("eval", "squad", "--data", data, "--part", "all", "--split", "v2.0", "--workflow", "retrieve")
+    assert run.exit_code == 0, run.stderr
+    assert run.stdout.splitlines()[0] == "squad v2.0: shares in percent, with 95 % intervals"
+    assert "3 questions about 2 documents" in run.stderr
+    first, second, _ = run.stdout.splitlines()[-1].split()[1:]
+    # Beside the user's own library, which is not there yet.
+    assert [path.name for path in (tmp_path / "library").glob("*.sqlite")] == ["evaluation.sqlite"]
+    listed = lcdoc("eval", "runs").stdout
+    assert f"{first}  " in listed
+    assert "done" in listed
+    shown = lcdoc("eval", "show", first, "--wrong", "1").stdout
+    assert "given: " in shown
+    assert "difference" in lcdoc("eval", "compare", first, second).stdout
+    assert lcdoc("eval", "export", first, second, "--markdown").stdout.startswith("|  | retrieve, offline |")
+
+
+def test_needles_give_a_map_and_retrieval_a_sweep(lcdoc, data, tmp_path):
+    needle = lcdoc(
+        "eval", "needle", "--data", data, "--lengths", "300,900", "--depths", "0,100", "--workflow", "retrieve",
+        "--out", tmp_path / "all.json",
+    )  # fmt: skip
+    assert needle.exit_code == 0, needle.stderr
+    assert needle.stdout.splitlines()[-2:] == ["           0 %     100%     100%", "         100 %     100%     100%"]
+    (kept,) = json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))
+    assert set(kept["items"]) == {"300/0/0", "300/100/0", "900/0/0", "900/100/0"}
+    sweep = lcdoc("eval", "retrieval", "ohr_bench", "--data", data)
+    assert sweep.exit_code == 0, sweep.stderr
+    assert [line.split("  ")[0] for line in sweep.stdout.splitlines()[1:]] == [
+        "BM25 alone",
+        "vectors alone",
+        "both, by reciprocal rank",
+        "lcdoc's search in a new library, which has few vectors yet",
+        "lcdoc's search, all vectors there",
+    ]
+
+
+def test_ctrl_c_keeps_what_is_done(environment, data, tmp_path):
+    command = [sys.executable, "-m", "lcdoc", "eval", "tatqa", "--data", str(data), "--no-baselines"]
+    process = subprocess.Popen(
+        command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    library = tmp_path / "library" / "evaluation.sqlite"
+    while time.monotonic() < deadline and not library.with_name("evaluation.sqlite.vectors").is_dir():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "answers are kept. The same command goes on" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("squad",), "the folder with the sets is not known; name it with --data, or with LCDOC_EVAL_DATA"),
+        (("squat", "--data", "."), "there is no set 'squat', and no file of that name"),
+        (("squad", "--data", "."), "is not there: squad is questions about paragraphs of Wikipedia"),
+        (("needle", "--depths", "0,110"), "--depths are percent"),
+        (("needle", "--lengths", "1k"), "--lengths '1k' is not a list of numbers"),
+        (("show", "abcd"), "no evaluation 'abcd'"),
+        (("export", "abcd"), "say what to write: --markdown, --csv or --plot FILE"),
+    ],
+)
+def test_bad_input_is_one_line(lcdoc, arguments, said):
+    run = lcdoc("eval", *arguments)
+    assert run.exit_code == 2
+    assert said in " ".join(run.stderr.split())
+    assert "Traceback" not in run.stderr
+    assert not run.stdout
