@@ -17,8 +17,10 @@ from lcdoc.local_engine.assembly import Assembly
 from lcdoc.local_engine.behind import check_behind, check_scheme
 from lcdoc.local_engine.capture import Caption
 from lcdoc.local_engine.compression.allowance import Allowance
+from lcdoc.local_engine.compression.auto import Use, auto_recipe, longest_prompt
+from lcdoc.local_engine.compression.known_heads import with_known_heads
 from lcdoc.local_engine.compression.marks import Marks
-from lcdoc.local_engine.compression.recipe import FULL, Recipe, as_recipe
+from lcdoc.local_engine.compression.recipe import FULL, Recipe, as_recipe, is_auto
 from lcdoc.local_engine.constraints import Grammar, Grammars
 from lcdoc.local_engine.detokenizer import Detokenizer
 from lcdoc.local_engine.errors import InvalidRequestError, RequestTooLargeError
@@ -28,7 +30,7 @@ from lcdoc.local_engine.snapshot import Snapshot, checked_meta, checked_spans
 from lcdoc.local_engine.speculation import PromptLookup
 from lcdoc.local_engine.stop_strings import StopStrings
 from lcdoc.local_engine.token_spans import spans_in
-from lcdoc.local_engine.windows import window_behind, window_cut, window_in_full
+from lcdoc.local_engine.windows import room_in_full, window_behind, window_cut, window_in_full
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 """A text to be continued, token ids, or the messages of a chat."""
@@ -69,6 +71,9 @@ class Admission:
     def window(self) -> int:
         """Tokens of a prompt and its answer, where the request says nothing of its cache."""
         parts = self.assembly
+        if parts.auto:
+            longest = longest_prompt(room_in_full(parts.scheduler.tables), chunk=parts.scheduler.step_tokens)
+            return min(parts.config.context_window, longest)
         if parts.recipe is not None:
             return window_cut(parts.config, Allowance(parts.recipe, 1, parts.scheduler.step_tokens))
         return window_in_full(parts.config, parts.scheduler.tables)
@@ -111,15 +116,15 @@ class Admission:
     def request(self, ask: Ask, deliver: Deliver) -> Request:
         """Raises EngineError: InvalidRequestError, RequestTooLargeError, SnapshotError."""
         parts, prefix = self.assembly, ask.prefix
-        recipe = as_recipe(ask.kv) if ask.kv is not None or prefix is not None else parts.recipe
-        ids = self._ids(ask, recipe)
-        allowance = None
+        ids = self._ids(ask)
+        recipe = self._recipe(ask, len(ids))
+        allowance, marks = None, ask.marks
         if recipe is not None:
             allowance = Allowance(recipe, len(ids), parts.scheduler.step_tokens, parts.config.context_window)
             if prefix is not None:
                 held = math.ceil(prefix.lengths.mean())
                 allowance = replace(allowance, begun=prefix.read, held=held, keeps=not ask.evict_prefix)
-            (ask.marks or Marks()).check(len(ids))
+            marks = self._marks(ask, recipe, ids).settled(recipe.protect, allowance.budget(0))
         window = self._window_of(allowance, prefix)
         answers = ask.purpose == "answer"
         if len(ids) + answers > window:
@@ -141,7 +146,7 @@ class Admission:
             matcher=None if grammar is None else grammar.start(),
             lookup=PromptLookup(_MOST_DRAFTS) if self._speculate and answers else None,
             allowance=allowance,
-            marks=ask.marks,
+            marks=marks,
             ahead=ask.purpose == "read ahead",
             captures=self._caption(ask, ids, recipe) if ask.purpose == "snapshot" else None,
             prefix=prefix,
@@ -159,18 +164,57 @@ class Admission:
         if self._grammars is not None:
             self._grammars.close()
 
-    def _ids(self, ask: Ask, recipe: Recipe | None) -> list[int]:
+    def _recipe(self, ask: Ask, tokens: int) -> Recipe | None:
+        """How the cache of a request of `tokens` tokens is compressed. Raises InvalidRequestError."""
+        parts, prefix = self.assembly, ask.prefix
+        if is_auto(ask.kv) or (parts.auto and ask.kv is None and prefix is None):
+            recipe = None if prefix is not None else self._fitting(ask, tokens)
+        elif ask.kv is None and prefix is None:
+            recipe = parts.recipe
+        else:
+            recipe = as_recipe(ask.kv)
+        if recipe is None:
+            return None
+        if prefix is not None:
+            check_behind(recipe, prefix, evicts=ask.evict_prefix)
+        if ask.purpose == "snapshot":
+            check_scheme(recipe)
+        if ask.purpose == "read ahead":
+            raise InvalidRequestError(f"nothing is read ahead with {recipe}: its requests share no beginnings")
+        return with_known_heads(recipe, parts.folder)
+
+    @staticmethod
+    def _marks(ask: Ask, recipe: Recipe, ids: list[int]) -> Marks:
+        """What is known of the prompt's tokens; where nobody says what the task is, it is how the prompt ends."""
+        marks = ask.marks or Marks()
+        marks.check(len(ids))
+        needs = recipe.scorer.needs
+        if needs.probe != "task" or marks.task or ask.purpose != "answer":
+            return marks
+        return replace(marks, task=tuple(ids[-min(needs.window, max(1, len(ids) // 2)) :]))
+
+    def _fitting(self, ask: Ask, tokens: int) -> Recipe | None:
+        """What `auto` takes."""
+        parts = self.assembly
+        answer = 0
+        if ask.purpose == "answer":
+            answer = min(ask.sampling.max_tokens, max(1, parts.config.context_window - tokens))
+        use: Use = "output" if answer > tokens else "question"
+        if ask.purpose == "snapshot":
+            use = "document"
+        elif any(isinstance(each, Mapping) and each.get("role") == "assistant" for each in ask.prompt):
+            use = "chat"
+        room = room_in_full(parts.scheduler.tables)
+        return auto_recipe(use, tokens, room, answer=answer, chunk=parts.scheduler.step_tokens).recipe
+
+    def _ids(self, ask: Ask) -> list[int]:
         """The token ids of prompt and prefix together, checked."""
         parts, prefix = self.assembly, ask.prefix
         if prefix is None:
             ids = self.encode(ask.prompt, **(ask.variables or {}))
         else:
-            if recipe is not None:
-                check_behind(recipe, prefix, evicts=ask.evict_prefix)
             prefix.check(parts.identity, parts.scheduler.tables)
             ids = self._behind(prefix, ask.prompt, ask.variables or {})
-        if recipe is not None and ask.purpose == "snapshot":
-            check_scheme(recipe)
         if len(ids) == (0 if prefix is None else prefix.read):
             raise InvalidRequestError("the prompt is empty: give at least one token")
         if not 0 <= min(ids) <= max(ids) < parts.config.vocab_size:
@@ -184,18 +228,20 @@ class Admission:
         """What the snapshot of a text says of itself, together with what it continues."""
         prefix, own = ask.prefix, FULL if recipe is None else str(recipe)
         known = 0 if prefix is None else prefix.read
-        spans = ask.spans
-        if spans is None and isinstance(ask.prompt, str):
-            spans = self.spans(ids[known:], ask.prompt)
-        if spans is not None:
+        given: NDArray[np.integer] | None = ask.spans
+        if given is None and isinstance(ask.prompt, str):
+            given = self.spans(ids[known:], ask.prompt)
+        spans = None
+        if given is not None:
             try:
-                spans = checked_spans(np.asarray(spans), len(ids) - known)
+                spans = checked_spans(np.asarray(given), len(ids) - known)
             except ValueError as error:
                 raise InvalidRequestError(f"{error}: give one for each token") from None
         if prefix is not None:
-            # The text goes on where the snapshot's ends.
-            joined = None if spans is None or prefix.spans is None else spans + prefix.spans[-1, 1]
-            spans = None if joined is None or prefix.spans is None else np.concatenate((prefix.spans, joined))
+            if spans is not None:
+                # The text goes on where the snapshot's ends.
+                before = prefix.spans
+                spans = None if before is None else np.concatenate((before, spans + before[-1, 1]))
             own = prefix.recipe if own in (FULL, prefix.recipe) else f"{prefix.recipe}, then {own}"
         return Caption(self.assembly.identity, own, spans, checked_meta(ask.meta))
 

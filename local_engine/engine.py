@@ -57,7 +57,7 @@ class Engine:
         self.weight_bytes = assembly.weight_bytes
         """Bytes of the matrices, as they are held."""
         self.recipe = assembly.recipe
-        """How the cache is compressed where a request does not say; None: not at all."""
+        """How the cache is compressed where a request does not say; None: not at all, or as fits ("auto")."""
         self._scheduler = scheduler = assembly.scheduler
         self._admission = Admission(assembly, speculate=speculate)
         self._compressor = Compressor(scheduler.tables, encode=assembly.tokenizer.encode, make_room=scheduler.make_room)
@@ -164,9 +164,9 @@ class Engine:
         """The answer in pieces, the last with `finish` and `usage`. Closing the iterator early cancels the request.
 
         With `schema` (a JSON schema) the answer is an instance of it; with `regex` it matches. `kv` is how the cache
-        is compressed, by default as the engine was loaded; "full" keeps everything. `marks` tells a recipe what to keep
-        of the prompt. The prompt goes on behind `prefix`, a text that was read before; a chat has to begin with it.
-        Behind one, nothing is compressed unless `kv` says so here, and then only what comes behind it; with
+        is compressed, by default as the engine was loaded; "full" keeps everything, "auto" does where that fits.
+        `marks` tells a recipe what to keep of the prompt. The prompt goes on behind `prefix`, a text that was read
+        before; a chat has to begin with it. Behind one, nothing is compressed unless `kv` says so here, and then only what comes behind it; with
         `evict_prefix` the recipe is for both together, as for one text. Marks count from its beginning. Raises
         EngineError: InvalidRequestError, RequestTooLargeError, SnapshotError, EngineClosedError.
         """
@@ -187,10 +187,12 @@ class Engine:
     async def _answer(self, ask: Ask) -> AsyncGenerator[Piece]:
         running = asyncio.get_running_loop()
         arrived: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+
+        def deliver(piece: Piece | Exception) -> None:
+            running.call_soon_threadsafe(arrived.put_nowait, piece)
+
         # A book takes seconds to be cut into tokens, which no other request should wait for.
-        request = await asyncio.to_thread(
-            self._admission.request, ask, lambda piece: running.call_soon_threadsafe(arrived.put_nowait, piece) and None
-        )
+        request = await asyncio.to_thread(self._admission.request, ask, deliver)
         self._loop.submit(request)
         ended = False
         try:
@@ -303,8 +305,6 @@ class Engine:
         The future is done when it is read; cancelling it takes it back. Raises InvalidRequestError, for an engine with
         a recipe too, since its requests share no beginnings, and RequestTooLargeError.
         """
-        if self.recipe is not None:
-            raise InvalidRequestError(f"nothing is read ahead with {self.recipe}: its requests share no beginnings")
         read: Future[Usage] = Future()
 
         def deliver(piece: Piece | Exception) -> None:

@@ -128,10 +128,10 @@ class Snapshot:
         What is kept of those behind is left out, the rest is as it was read. Raises InvalidRequestError where there are
         fewer, or where a recipe moved entries together.
         """
-        if (tokens is None) == (characters is None):
-            raise InvalidRequestError("a snapshot is cut to a number of tokens or of characters: give one of them")
-        if tokens is None:
+        if characters is not None and tokens is None:
             tokens = int(np.searchsorted(self._known_spans()[:, 1], characters, side="right"))
+        elif tokens is None or characters is not None:
+            raise InvalidRequestError("a snapshot is cut to a number of tokens or of characters: give one of them")
         if not 0 < tokens <= self.read:
             raise InvalidRequestError(f"a snapshot of {self.read:,} tokens cannot be cut to {tokens:,}")
         if self.shift:

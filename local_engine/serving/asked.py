@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Any, Literal
 
-from lcdoc.local_engine.engine import Prompt
+from lcdoc.local_engine.admission import Prompt
 from lcdoc.local_engine.errors import InvalidRequestError
 from lcdoc.local_engine.generation_config import GenerationDefaults
 from lcdoc.local_engine.sampling import Sampling

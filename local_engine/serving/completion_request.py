@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lcdoc.local_engine.engine import Prompt
+from lcdoc.local_engine.admission import Prompt
 from lcdoc.local_engine.serving.asked import (
     MOST_CHOICES,
     Asked,

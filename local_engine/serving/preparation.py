@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lcdoc.local_engine.engine import Engine, Prompt
+from lcdoc.local_engine.admission import Prompt
+from lcdoc.local_engine.engine import Engine
 from lcdoc.local_engine.errors import InvalidRequestError
 from lcdoc.local_engine.sampling import Sampling
 from lcdoc.local_engine.serving.asked import Asked
