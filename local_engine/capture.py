@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lcdoc.local_engine.compression.entries import Entries
 from lcdoc.local_engine.compression.recipe import FULL
 from lcdoc.local_engine.model_identity import ModelIdentity
-from lcdoc.local_engine.page_growth import pages_of
+from lcdoc.local_engine.page_growth import Integers, pages_of
+from lcdoc.local_engine.page_rows import stretches
 from lcdoc.local_engine.page_tables import PageTables
-from lcdoc.local_engine.pages import to_device
 from lcdoc.local_engine.snapshot import Snapshot
 from lcdoc.local_engine.stored_rows import Rows
 
@@ -34,7 +35,7 @@ class Caption:
 def take(tables: PageTables, slot: int, tokens: Sequence[int], caption: Caption, entries: Entries | None) -> Snapshot:
     """What a sequence that has read `tokens` holds, copied; `entries` is what is known of it, None: it kept all."""
     pool, lengths = tables.pool, tables.lengths[slot].astype(np.int64)
-    where = to_device(tables.entries(slot), pool.device)
+    where = tables.entries(slot)
     if entries is None:
         positions = torch.arange(len(tokens), dtype=torch.int32).repeat(lengths.size)
         rotated_at, shift, first = positions, 0, 0
@@ -45,7 +46,7 @@ def take(tables: PageTables, slot: int, tokens: Sequence[int], caption: Caption,
         rotated_at, shift = layout.stands[layout.valid].to("cpu", torch.int32), entries.shift
         first = entries.first
         figures = {name: entries.figure(name)[layout.valid].cpu() for name in entries.figures}
-    keys, values = (Rows(store.view(-1, pool.head_dim)[where].cpu()) for store in (pool.keys, pool.values))
+    keys, values = (Rows(_copied(store.view(-1, pool.head_dim), where)) for store in (pool.keys, pool.values))
     return Snapshot(
         model=caption.model,
         recipe=caption.recipe,
@@ -56,10 +57,18 @@ def take(tables: PageTables, slot: int, tokens: Sequence[int], caption: Caption,
         values=values,
         positions=positions,
         rotated_at=rotated_at,
-        bias=pool.with_bias().view(-1)[where].cpu() if tables.biased[slot] else None,
+        bias=_copied(pool.with_bias().view(-1), where) if tables.biased[slot] else None,
         cache_bytes=int(pages_of(lengths, pool.page_size).sum()) * pool.page_bytes,
         first=first,
         figures=figures,
         spans=caption.spans,
         meta=dict(caption.meta or {}),
     )
+
+
+def _copied(store: Tensor, where: Integers) -> Tensor:
+    """The entries of a store [entries, ...] at `where`, in memory of their own on the host."""
+    made = torch.empty(len(where), *store.shape[1:], dtype=store.dtype)
+    for first, end, place in stretches(where):
+        made[first:end] = store[place : place + end - first]
+    return made

@@ -6,7 +6,8 @@ by whoever changes a sequence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -211,3 +212,11 @@ class PageRows:
     def _check_open(self, slot: int) -> None:
         if not 0 <= slot < self.sequences or not self._open[slot]:
             raise EngineError(f"sequence {slot} of the cache is not open")
+
+
+def stretches(where: Integers) -> Iterator[tuple[int, int, int]]:
+    """(first, end, place) of parts of `where` that count up one by one from `place`, which can be copied as a whole."""
+    borders = [0, *(np.flatnonzero(np.diff(where) != 1) + 1).tolist(), len(where)]
+    for first, end in itertools.pairwise(borders):
+        if end > first:
+            yield first, end, int(where[first])

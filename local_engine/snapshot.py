@@ -24,8 +24,8 @@ from torch import Tensor
 
 from lcdoc.local_engine.errors import InvalidRequestError, SnapshotError
 from lcdoc.local_engine.model_identity import ModelIdentity
+from lcdoc.local_engine.page_rows import stretches
 from lcdoc.local_engine.page_tables import PageTables
-from lcdoc.local_engine.pages import to_device
 from lcdoc.local_engine.stored_rows import Rows
 from lcdoc.local_engine.tensor_file import damaged, map_tensors, write_tensors
 
@@ -268,13 +268,15 @@ class Snapshot:
         pool = tables.pool
         where = tables.fill(slot, self.lengths)
         bias = None if self.bias is None else pool.with_bias().view(-1)
-        for first in range(0, len(where), _AT_ONCE):
-            part = to_device(where[first : first + _AT_ONCE], pool.device)
-            end = first + len(part)
-            for store, rows in ((pool.keys, self.keys), (pool.values, self.values)):
-                store.view(-1, pool.head_dim).index_copy_(0, part, rows.part(first, end).to(pool.device, pool.dtype))
-            if bias is not None and self.bias is not None:
-                bias.index_copy_(0, part, self.bias[first:end].to(pool.device))
+        keys, values = (store.view(-1, pool.head_dim) for store in (pool.keys, pool.values))
+        for begin, end, place in stretches(where):
+            for first in range(begin, end, _AT_ONCE):
+                last = min(first + _AT_ONCE, end)
+                into = slice(place + first - begin, place + last - begin)
+                keys[into] = self.keys.part(first, last)
+                values[into] = self.values.part(first, last)
+                if bias is not None and self.bias is not None:
+                    bias[into] = self.bias[first:last]
         tables.biased[slot] = bias is not None
 
     def _known_spans(self) -> NDArray[np.int32]:
