@@ -1,15 +1,15 @@
 """Train a small Llama that finds, follows, counts and copies facts in long text: what KV-cache compression is tried on.
 
-    python benchmarks/train_probe.py FOLDER [--text BOOKS] [--steps 1800] [--seed 0] [--bfloat16] [--questions 60]
+    python benchmarks/train_probe.py FOLDER [--text BOOKS] [--steps 850] [--seed 0] [--bfloat16] [--questions 60]
 
 FOLDER then holds what any engine for Hugging Face checkpoints takes: config.json, model.safetensors (bfloat16) and
-tokenizer.json. What it is taught is in probe_tasks.py; BOOKS is a folder of .txt files for the text between the facts
-(without one, this project's own pages are read). How far it gets is what is printed at the end: the share of answers
-that are right, by task and length, about text never trained on.
+tokenizer.json. What it is taught is in probe_tasks.py, and in which order in probe_rows.py; BOOKS is a folder of .txt
+files for the text between the facts (without one, this project's own pages are read). How far it gets is what is
+printed at the end: how many answers are right, by task and length, about text never trained on. A model that was made
+so is kept in benchmarks/data/probe, and its README.md says how well it does.
 
-Short rows that are full of answers come first, so that copying is learnt soon; lengths grow from there. Gaps in the
-positions make rows look longer than they are. Interrupted, it goes on where it last saved; --questions 0 only trains,
-and --steps of a model that is done only asks. It takes a GPU where there is one, and OMP_NUM_THREADS on a CPU.
+Interrupted, it goes on where it last saved; --questions 0 only trains, and --steps of a model that is done only asks.
+It takes a GPU where there is one, and OMP_NUM_THREADS on a CPU.
 """
 
 from __future__ import annotations
@@ -17,27 +17,29 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import random
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lcdoc.benchmarks.probe_network import ProbeNetwork
+from lcdoc.benchmarks.probe_rows import (
+    WEIGHTS,
+    WINDOW,
+    WORDS_PER_TOKEN,
+    Rows,
+    encoded,
+    trained_tokenizer,
+)
 from lcdoc.benchmarks.probe_tasks import (
-    ANSWER,
-    ASK,
     BEGIN,
     END,
-    KEYS,
     TASKS,
-    VALUES,
     Case,
     Question,
     Sentences,
@@ -47,33 +49,16 @@ from lcdoc.benchmarks.probe_tasks import (
 )
 from lcdoc.benchmarks.small_model_network import Shape
 
-VOCABULARY = 2_048
-"""Of the byte-level BPE; keys and values come beside it."""
-WINDOW = 4_096
-BATCH_TOKENS = 4_096
 LEARNING_RATE = 5e-3
 WARMUP_STEPS = 20
 SAVED_EVERY = 100
 TEXT_WEIGHT = 0.2
 """Of the loss over natural text; answers count 1."""
-SHORT_ANSWERS = 0.75
-"""By which power of its length a token of a short answer counts more than one of a long one: the word seen most often
-is one token, and would hardly be learnt beside passages of twenty."""
-DRILL, GROWN = 100, 1_000
-"""Until the first of these steps rows are facts with hardly any text; from there they grow until the second."""
 SETTLED, COOLING = 200, 300
 """The learning rate falls with the square root of the steps after so many, and to nothing within the last so many. What
 comes before the last ones is the same however many steps there are."""
-DRILL_WORDS, FIRST_WORDS = 30, 60
-WEIGHTS: dict[Task, float] = {"needle": 0.1, "values": 0.25, "trace": 0.15, "count": 0.2, "copy": 0.3}
-"""How often each is asked in training: the harder ones more."""
-BEFORE = 0.3
-"""Share of the rows whose first question stands before the context."""
-GAPS = 0.5
-"""Share of the batches with gaps in their positions."""
 LENGTHS = (256, 512, 1_024, 2_048, 3_500)
 """Tokens of the contexts that are asked about at the end."""
-WORDS_PER_TOKEN = 0.58
 
 
 def shape_of(vocabulary: int) -> Shape:
@@ -93,112 +78,6 @@ def shape_of(vocabulary: int) -> Shape:
         window=WINDOW,
         rope_theta=10_000_000.0,
     )
-
-
-# --- tokens ----------------------------------------------------------------------------------------------------------
-
-
-def trained_tokenizer(texts: Sequence[str]) -> Tokenizer:
-    """A byte-level BPE of the text; digits, keys and values are tokens of their own."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[AddedToken(token, special=True) for token in (END, BEGIN, ASK, ANSWER)],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    forms = " Remember Remember both Follow Count Seen Passage Copy"
-    tokenizer.train_from_iterator([*texts, *[forms] * 2_000], trainer)
-    tokenizer.add_tokens([AddedToken(f" {word}", normalized=False) for word in (*KEYS, *VALUES)])
-    return tokenizer
-
-
-def encoded(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode(text, add_special_tokens=False).ids
-
-
-# --- rows ------------------------------------------------------------------------------------------------------------
-
-
-Piece = tuple[list[int], float]
-"""Tokens, and what each of them counts for: see `Rows.batch`."""
-
-
-class Rows:
-    """Batches of rows, the same for the same step."""
-
-    def __init__(self, tokenizer: Tokenizer, sentences: Sentences, *, seed: int, longest: int) -> None:
-        self._tokenizer = tokenizer
-        self._sentences = sentences
-        self._seed, self._longest = seed, longest
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens [B, T], what each counts for [B, T], and positions [T].
-
-        What counts below zero is text; what counts nothing is not to be learnt.
-        """
-        rng = random.Random(f"{self._seed} {step}")
-        tasks = Tasks(f"{self._seed} {step}", self._sentences)
-        if step < DRILL:
-            words = rng.randint(0, DRILL_WORDS)
-        else:
-            # Lengths grow by the same factor in every step; most rows are shorter than the longest.
-            grown = min(1.0, (step - DRILL) / (GROWN - DRILL))
-            most = FIRST_WORDS * (self._longest * WORDS_PER_TOKEN / FIRST_WORDS) ** grown
-            words = round(math.exp(rng.uniform(math.log(20), math.log(most)) * 0.5 + math.log(most) * 0.5))
-        facts = rng.randint(4, 8) if words < 100 else rng.randint(6, 12)
-        rows: list[list[Piece]] = []
-        width = 0
-        while not rows or width * (len(rows) + 1) <= BATCH_TOKENS:
-            asked: list[Task] = rng.choices(TASKS, list(WEIGHTS.values()), k=facts)
-            row = self._row(tasks.case(words, asked), before=rng.random() < BEFORE)
-            width = max(width, sum(len(part) for part, _ in row))
-            rows.append(row)
-        tokens, counts = _stacked(rows)
-        return tokens, counts, self._positions(rng, tokens.shape[1], gaps=step > DRILL and rng.random() < GAPS)
-
-    def _row(self, case: Case, *, before: bool) -> list[Piece]:
-        text = encoded(self._tokenizer, case.text)
-        first, *others = case.questions
-        if before:
-            head = encoded(self._tokenizer, f"{BEGIN}{ASK}{first.ask}")
-            row = [(head, 0.0), (text, -1.0), (encoded(self._tokenizer, ANSWER), 0.0), self._answer(first)]
-        else:
-            row = [(encoded(self._tokenizer, BEGIN), 0.0), (text, -1.0)]
-            others = list(case.questions)
-        for question in others:
-            row += [(encoded(self._tokenizer, question.text), 0.0), self._answer(question)]
-        return row
-
-    def _answer(self, question: Question) -> Piece:
-        tokens = encoded(self._tokenizer, f"{question.answer}{END}")
-        return tokens, float(len(tokens) ** -SHORT_ANSWERS)
-
-    @staticmethod
-    def _positions(rng: random.Random, width: int, *, gaps: bool) -> Tensor:
-        positions = torch.arange(width)
-        if gaps:
-            free = WINDOW - width
-            for _ in range(rng.randint(1, 3)):
-                jump = round(math.exp(rng.uniform(math.log(8), math.log(max(9, free // 3)))))
-                positions[rng.randrange(1, width) :] += jump
-        return positions
-
-
-def _stacked(rows: list[list[Piece]]) -> tuple[Tensor, Tensor]:
-    width = max(sum(len(part) for part, _ in row) for row in rows)
-    tokens, counts = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width)
-    for index, row in enumerate(rows):
-        start = 0
-        for part, count in row:
-            tokens[index, start : start + len(part)] = torch.tensor(part, dtype=torch.long)
-            counts[index, start : start + len(part)] = count
-            start += len(part)
-    return tokens, counts
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -347,7 +226,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--text", type=Path, help="a folder of .txt books")
-    parser.add_argument("--steps", type=int, default=1_800)
+    parser.add_argument("--steps", type=int, default=850)
     parser.add_argument("--longest", type=int, default=2_048, help="tokens of text in a row, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bfloat16", action="store_true", help="train in it: faster on CPUs that have it, and on GPUs")

@@ -11,9 +11,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lcdoc.benchmarks.probe_network import ProbeNetwork
+from lcdoc.benchmarks.probe_rows import WINDOW, Rows, encoded, trained_tokenizer
 from lcdoc.benchmarks.probe_tasks import ANSWER, ASK, BEGIN, KEYS, TASKS, VALUES, Question, Sentences, Tasks
 from lcdoc.benchmarks.small_model_network import Shape
-from lcdoc.benchmarks.train_probe import WINDOW, Rows, encoded, optimizers, shape_of, trained_tokenizer, write
+from lcdoc.benchmarks.train_probe import optimizers, shape_of, write
 
 PROSE = [
     " ".join(
