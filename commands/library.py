@@ -26,13 +26,16 @@ def library_list(
     from lcdoc.screen import Screen
 
     with Screen() as screen, Library.open(library) as opened:
-        entries = opened.list()
+        entries, caches = opened.list(), opened.caches.list()
         if as_json:
             screen.json([entry.as_dict() for entry in entries])
             return
         for entry in entries:
             screen.plain(f"{entry.id[:8]}  {entry.pages:>6,} p  {entry.used_at:%Y-%m-%d}  {entry.name}")
         screen.say(f"{len(entries)} documents in {opened.path}")
+        if caches:
+            size, where = sum(cache.bytes for cache in caches) / 1e6, opened.caches.folder
+            screen.say(f"{len(caches):,} kept caches of their pieces, {size:,.1f} MB, in {where}")
 
 
 @library_app.command("show")
@@ -90,25 +93,37 @@ def library_prune(
         float | None,
         typer.Option("--calls-unused-days", metavar="N", min=0, help="Models' answers not used for N days."),
     ] = None,
+    caches_unused_days: Annotated[
+        float | None,
+        typer.Option(
+            "--caches-unused-days", metavar="N", min=0, help="What local models have read, not used for N days."
+        ),
+    ] = None,
     library: LibraryOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Forget documents and models' answers by rule, and give their space back."""
+    """Forget documents, models' answers and what they have read by rule, and give their space back."""
     from lcdoc.memory import Library
     from lcdoc.screen import Screen
 
-    if not missing and unused_days is None and max_mib is None and calls_unused_days is None:
-        raise usage_error("say what to prune: --missing, --unused-days N, --max-mib N or --calls-unused-days N")
+    if not missing and all(rule is None for rule in (unused_days, max_mib, calls_unused_days, caches_unused_days)):
+        raise usage_error(
+            "say what to prune: --missing, --unused-days N, --max-mib N, --calls-unused-days N, --caches-unused-days N"
+        )
     with Screen() as screen, Library.open(library) as opened:
+        before = len(opened.caches.list())
         removed = opened.prune(
             missing=missing,
             unused_days=unused_days,
             max_bytes=None if max_mib is None else int(max_mib * 2**20),
             calls_unused_days=calls_unused_days,
+            caches_unused_days=caches_unused_days,
         )
         for entry in removed:
             screen.plain(f"{entry.id[:8]}  {entry.name}")
         screen.say(f"{len(removed)} documents removed")
+        if gone := before - len(opened.caches.list()):
+            screen.say(f"{gone:,} kept caches removed")
 
 
 @library_app.command("verify")
@@ -117,7 +132,7 @@ def library_verify(
     library: LibraryOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Check the library: every id is recomputed, every passage, index and vector file checked."""
+    """Check the library: every id is recomputed, every passage, index, vector file and kept cache checked."""
     from lcdoc.memory import Library
     from lcdoc.screen import Screen
 

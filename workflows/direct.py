@@ -28,7 +28,7 @@ _OFFLINE_SECONDS_PER_CHARACTER = 4e-6
 
 def fits(documents: Sequence[Document], question: str, reader: Reader) -> bool:
     """Whether `reader` can read all of the documents in one step, beside the question and the longest answer."""
-    return reader.fits(_wholes(documents), question)
+    return reader.fits(wholes(documents), question)
 
 
 class _State(TypedDict, total=False):
@@ -59,7 +59,7 @@ class Direct(GraphWorkflow):
         return session.compose(
             self.name,
             draft,
-            read=_places(_wholes(list(session.documents.values()))) if read else (),
+            read=_places(wholes(list(session.documents.values()))) if read else (),
             passages_read=session.passages if read else 0,
             dropped=draft.dropped,
             problems=[failure["message"] for failure in state["failures"]],
@@ -71,7 +71,7 @@ class Direct(GraphWorkflow):
             seconds = _OFFLINE_SECONDS + _OFFLINE_SECONDS_PER_CHARACTER * sum(len(one.body) for one in documents)
             return Plan(calls=0, tokens_in=0, tokens_out=0, cost_usd=0.0, seconds=round(seconds, 1))
         try:
-            sent = await stage.sent(lambda reader: reader.answer_from(_wholes(documents), question))
+            sent = await stage.sent(lambda reader: reader.answer_from(wholes(documents), question))
         except ContextOverflowError as error:
             raise _with_remedy(error) from error
         return stage.plan(Requests(reading=(), answering=sent, widening=()))
@@ -85,7 +85,7 @@ class _Steps:
 
     async def answer(self, state: _State) -> _State:
         session = self._session
-        passages = _wholes(list(session.documents.values()))
+        passages = wholes(list(session.documents.values()))
         places = _places(passages)
         if session.run.out_of_time():
             return {"failures": [_out_of_time()]}
@@ -117,7 +117,7 @@ class _Written:
         self._session.emit(Partial(self._text))
 
 
-def _wholes(documents: Sequence[Document]) -> list[Passage]:
+def wholes(documents: Sequence[Document]) -> list[Passage]:
     """Each document that has any text, as one passage."""
     return [Passage(one, Span(0, len(one.body))) for one in documents if one.body.strip()]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from lcdoc.agents.models.budget import Budget, Ledger
 from lcdoc.agents.models.call_store import StoreMode
 from lcdoc.agents.models.config import Config, load_config
+from lcdoc.agents.models.errors import ModelConfigError
 from lcdoc.agents.models.model import ChatModel, ModelSpec, Profile
 from lcdoc.agents.models.names import is_offline, resolve, wanted
 from lcdoc.agents.offline_reader import OfflineReader
@@ -23,6 +24,7 @@ from lcdoc.workflows.workflow import ignore_events
 
 if TYPE_CHECKING:
     from lcdoc.agents.models.stack import ModelStack
+    from lcdoc.workflows.keeping import For, Keeping, Kept
     from lcdoc.workflows.rehearsal import Stage as Rehearsal
 
 _OFFLINE_CONCURRENCY = 2
@@ -175,6 +177,42 @@ class ReadingDesk:
     async def chat(self, ledger: Ledger, *, store: StoreMode) -> ChatModel:
         """The model itself, its calls counted by `ledger`. Raises ValueError where none was chosen."""
         return (await self._connected()).for_run(ledger, store=store)
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the model runs inside lcdoc."""
+        return self._chosen is not None and self._chosen.local is not None
+
+    async def keeping(
+        self,
+        documents: Sequence[Document],
+        embedder: Embedder,
+        *,
+        recipe: str | None,
+        purposes: Sequence[For],
+        profile: Profile | None,
+        on_event: Callable[[Event], None],
+    ) -> Keeping:
+        """See `lcdoc.workflows.keeping.prepare`. Raises ModelConfigError for a model that runs elsewhere."""
+        from lcdoc.workflows.keeping import prepare
+        from lcdoc.workflows.model_readers import stage_of
+
+        self._on_event = on_event
+        if not self.runs_here:
+            remedy = "name a model that runs here: --model local/PATH"
+            raise ModelConfigError(self.model, "what it reads is not kept here", remedy)
+        stack = await self._connected()
+        if stack.local is None:
+            raise ValueError(f"{self.model} runs here and has no client that does")
+        stage = stage_of(stack, OfflineReader(embedder), profile=profile)
+        return await prepare(self._library, documents, stage, stack.local, recipe=recipe, purposes=purposes)
+
+    async def keep(self, keeping: Keeping, on_event: Callable[[Event], None]) -> Kept:
+        """See `lcdoc.workflows.keeping.keep`."""
+        from lcdoc.workflows.keeping import keep
+
+        self._on_event = on_event
+        return await keep(self._library, keeping, on_event)
 
     async def _connected(self) -> ModelStack:
         if self._stack is None:

@@ -9,7 +9,7 @@ from typing import Any
 from lcdoc.agents.quotes import Citation, check_quote, citation_boxes
 from lcdoc.documents import Document, DocumentError, Page
 from lcdoc.documents.pdf_image import page_image, write_image
-from lcdoc.memory import Library
+from lcdoc.memory import KeptCache, Library
 
 _MAX_SECTIONS = 200
 
@@ -56,6 +56,18 @@ def draw_page(
     write_image(page_image(document, page.number, boxes, password=password), path)
 
 
+def _kept(caches: Sequence[KeptCache]) -> list[str]:
+    """What models have read of a document, a line for each model and recipe."""
+    kinds = dict.fromkeys((cache.name, cache.recipe) for cache in caches)
+    lines = []
+    for name, recipe in kinds:
+        mine = [cache for cache in caches if (cache.name, cache.recipe) == (name, recipe)]
+        pieces = f"{len(mine):,} piece{'s'[: len(mine) != 1]}"
+        tokens, size = sum(cache.tokens for cache in mine), sum(cache.bytes for cache in mine) / 1e6
+        lines.append(f"{name} by {recipe}: {pieces}, {tokens:,} tokens, {size:,.1f} MB")
+    return lines
+
+
 def description(library: Library, document_id: str) -> dict[str, Any]:
     """What the library knows of a document, as plain JSON values."""
     document = library.get(document_id)
@@ -74,6 +86,7 @@ def description(library: Library, document_id: str) -> dict[str, Any]:
         "pages": len(document.pages),
         "characters": len(document.text),
         "passages": entry.chunks,
+        "kept caches": _kept(library.caches.of_document(document_id)),
         "warnings": list(document.source.warnings),
         "sections": sections,
     }

@@ -35,6 +35,8 @@ from lcdoc.workflows.workflow import Plan, ignore_events
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from lcdoc.workflows.keeping import For, Keeping, Kept
+
 _FILL_PASSAGES = 128
 """Passages embedded at a time when nothing waits: many together use all cores well."""
 _LAZY_TOKENS_BESIDE_BACKGROUND = 600
@@ -267,6 +269,40 @@ class Workspace:
             return self._loop.run(
                 self._asking.plan(question, documents, search, self.embedder, workflow=workflow, profile=profile)
             )
+
+    def keeping(
+        self,
+        documents: Sequence[Document],
+        *,
+        recipe: str | None = None,
+        purposes: Sequence[For] = (),
+        profile: Profile | None = None,
+        on_event: Callable[[Event], None] = ignore_events,
+    ) -> Keeping:
+        """What it takes to have a model that runs here read documents before they are asked about, for `keep`.
+
+        `recipe` is how the caches are compressed, as `--kv` takes it; None: what suits. `purposes` are what they are
+        read for, by default for reading piece by piece and, where they fit, for answering at once. Raises ModelError.
+        """
+        with self._undisturbed():
+            return self._loop.run(
+                self._desk.keeping(
+                    documents, self.embedder, recipe=recipe, purposes=purposes, profile=profile, on_event=on_event
+                )
+            )
+
+    def keep(self, keeping: Keeping, *, on_event: Callable[[Event], None] = ignore_events) -> Kept:
+        """Read what `keeping` names and keep it, so that questions about it are answered without reading it again.
+
+        Interrupted, what was read stays, and keeping goes on from there. Raises ModelError.
+        """
+        with self._undisturbed():
+            return self._loop.run(self._desk.keep(keeping, on_event))
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the model that answers runs inside lcdoc."""
+        return self._desk.runs_here
 
     @property
     def model(self) -> str:

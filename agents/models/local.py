@@ -27,7 +27,7 @@ from lcdoc.agents.models.errors import (
     RefusedRequestError,
 )
 from lcdoc.agents.models.kept_settings import KeptCaches
-from lcdoc.agents.models.local_caches import FULL, LocalCaches, Read, serves_any_question
+from lcdoc.agents.models.local_caches import AUTO, FULL, LocalCaches, Read, serves_any_question
 from lcdoc.agents.models.local_engines import EngineKey, LocalOptions, engines, in_thread
 from lcdoc.agents.models.local_facts import rotation_of, tokenizer_of
 from lcdoc.agents.models.local_files import found_models, identity_of
@@ -114,7 +114,7 @@ class LocalModel:
         self._folder = source.folder
         self._key = EngineKey(source.folder.resolve(), source.options, spec.limits.concurrency, spec.identity)
         self._on_progress = on_progress
-        own = source.options.kv
+        own = None if source.options.kv == AUTO else source.options.kv
         self._recipe = own if own is not None and serves_any_question(own) else None
         """By which pieces of documents are read apart from what is asked about them; None: by none."""
         self._goes_by_question = own is not None and self._recipe is None
@@ -225,10 +225,33 @@ class LocalModel:
         except EngineError as error:
             raise self._translated(error, engine, TokenUsage(len(prompt.piece))) from error
 
-    def kept(self, request: Request, recipe: str) -> tuple[int, KeptCache | None]:
-        """Tokens of a request's piece, and the file that is kept of it by `recipe`. Loads nothing."""
-        piece = encoded(self._tokenizer(), request).piece
-        return len(piece), self._caches.of(piece, self._caches.spelled(recipe))
+    def piece_tokens(self, request: Request) -> int:
+        """Tokens of a request's piece, with the instructions before it. Loads nothing."""
+        return len(encoded(self._tokenizer(), request).piece)
+
+    def kept(self, request: Request, recipe: str) -> KeptCache | None:
+        """The file that is kept of a request's piece by `recipe`. Loads nothing."""
+        return self._caches.of(encoded(self._tokenizer(), request).piece, self._caches.spelled(recipe))
+
+    @property
+    def settings(self) -> KeptCaches:
+        """What is kept of what it reads."""
+        return self._caches.settings
+
+    @property
+    def options(self) -> LocalOptions:
+        """How it is loaded."""
+        return self._key.options
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self._folder
+
+    @property
+    def identity(self) -> str:
+        """What its kept caches are known by: its files, and how they are loaded."""
+        return self._caches.model
 
     async def _read(self, engine: Engine, piece: Sequence[int], request: Request) -> Read | None:
         """The cache that a request is answered behind; None: all of it is read together."""

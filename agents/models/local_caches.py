@@ -22,6 +22,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from lcdoc.agents.models.kept_settings import KeptCaches
+from lcdoc.agents.models.local_marks import marks_of
 from lcdoc.memory.caches import Caches, KeptCache, digest_of, is_sound
 from lcdoc.memory.errors import LibraryError
 
@@ -32,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 FULL: Final = "full"
 """Names the whole cache, in place of a recipe."""
+AUTO: Final = "auto"
+"""In place of a recipe: what the engine takes for each request, by its length and the memory there is."""
 INT8: Final = " as int8"
 """Behind a recipe: its cache is kept in a byte a number, which changes answers a little."""
 _OPEN: Final = 8
@@ -46,19 +49,18 @@ class Read:
     kept: KeptCache | None
     """The file it comes from, or lies in now; None: it could not be kept."""
     fresh: bool
-    """It was read now."""
+    """It was read now, in so many `seconds`."""
+    seconds: float = 0.0
 
 
 def serves_any_question(recipe: str) -> bool:
-    """Whether a recipe, in its canonical spelling, keeps what later questions may need: it does not go by the last
-    queries of what was read, where a question would stand."""
+    """Whether a recipe, in its canonical spelling, keeps what later questions may need: it does not go by a question at
+    the end of what was read."""
     from lcdoc.local_engine.compression.recipe import as_recipe
+    from lcdoc.local_engine.compression.registry import entry_of
 
     parsed = as_recipe(recipe)
-    if parsed is None:
-        return True
-    needs = parsed.scorer.needs
-    return needs.probe == "repeat" or (needs.probe is None and needs.window == 0)
+    return parsed is None or not entry_of(parsed.chosen_scorer.name).asks
 
 
 class LocalCaches:
@@ -69,7 +71,7 @@ class LocalCaches:
         nothing is found and nothing kept."""
         self.settings = settings
         self._caches = caches
-        self._model = model
+        self.model = model
         self._name = name
         self._open: OrderedDict[str, Snapshot] = OrderedDict()
         self._reading: dict[tuple[str, object], asyncio.Future[Snapshot | None]] = {}
@@ -88,7 +90,7 @@ class LocalCaches:
     def has_any(self) -> bool:
         """Whether anything is kept for this model."""
         try:
-            return self._caches is not None and self._caches.has_model(self._model)
+            return self._caches is not None and self._caches.has_model(self.model)
         except LibraryError as error:
             self._warn(f"{error}; reading without kept caches")
             return False
@@ -126,13 +128,15 @@ class LocalCaches:
         made: Snapshot | None = None
         try:
             start = time.monotonic()
-            made = await engine.prefill(list(piece), kv=kv.removesuffix(INT8))
+            marks = None if kv == FULL else await asyncio.to_thread(marks_of, engine.tokenizer, piece)
+            made = await engine.prefill(list(piece), kv=kv.removesuffix(INT8), marks=marks)
+            seconds = time.monotonic() - start
             if kv.endswith(INT8):
                 made = replace(made, keys=made.keys.quantized(), values=made.values.quantized())
             unwritten = KeptCache(
                 key=key,
                 text=text,
-                model=self._model,
+                model=self.model,
                 name=self._name,
                 recipe=kv,
                 file="",
@@ -140,14 +144,14 @@ class LocalCaches:
                 bytes=0,
                 tokens=made.read,
                 entries=made.kept,
-                seconds=round(time.monotonic() - start, 3),
+                seconds=round(seconds, 3),
                 made_at=time.time(),
                 used_at=time.time(),
             )
             entered = None
             if keep and self._caches is not None:
                 entered = await asyncio.to_thread(self._entered, self._caches, made, unwritten, document_ids)
-            return Read(made, entered, fresh=True)
+            return Read(made, entered, fresh=True, seconds=seconds)
         finally:
             del self._reading[flight]
             reading.set_result(made)
@@ -239,7 +243,7 @@ class LocalCaches:
     # Names
 
     def _text(self, piece: Sequence[int]) -> str:
-        hashed = blake2b(self._model.encode() + b"\0", digest_size=16)
+        hashed = blake2b(self.model.encode() + b"\0", digest_size=16)
         hashed.update(array.array("i", piece).tobytes())
         return hashed.hexdigest()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lcdoc.agents.models.errors import ModelConfigError, ModelNameError
-from lcdoc.agents.models.local_caches import FULL
+from lcdoc.agents.models.local_caches import AUTO, FULL
 from lcdoc.agents.models.local_files import Sizes, sizes_of
 from lcdoc.agents.models.local_memory import Fit, Weights, fit
 from lcdoc.agents.models.local_requests import encoded
@@ -29,6 +29,8 @@ class LocalFacts:
     window: int
     sizes: Sizes | None
     cache_numbers_per_token: int
+    cache_rows: int
+    """One for each layer and key-value head."""
     stored: Weights
     device: str
 
@@ -63,6 +65,7 @@ def facts_of(name: str, folder: Path, device: str = "auto") -> LocalFacts:
         window=config.context_window,
         sizes=sizes_of(folder),
         cache_numbers_per_token=2 * config.layers * config.kv_heads * config.head_dim,
+        cache_rows=config.layers * config.kv_heads,
         stored="float32" if config.dtype.itemsize > 2 else "bfloat16",
         device=device_of(device),
     )
@@ -70,11 +73,11 @@ def facts_of(name: str, folder: Path, device: str = "auto") -> LocalFacts:
 
 def checked_recipe(name: str, kv: str) -> str:
     """A recipe of the cache in its canonical spelling. Raises ModelConfigError for one that is none."""
-    from lcdoc.local_engine.compression.recipe import as_recipe
+    from lcdoc.local_engine.compression.recipe import as_recipe, is_auto
     from lcdoc.local_engine.errors import EngineError
 
     try:
-        return str(as_recipe(kv) or FULL)
+        return AUTO if is_auto(kv) else str(as_recipe(kv) or FULL)
     except EngineError as error:
         raise ModelConfigError(name, f"kv: {error}", "`lcdoc kv list` shows the parts") from error
 
@@ -83,7 +86,7 @@ def outlives_window(kv: str) -> bool:
     """Whether a text may be longer than what the cache holds: it is cut while it is read."""
     from lcdoc.local_engine.compression.recipe import as_recipe
 
-    recipe = as_recipe(kv)
+    recipe = None if kv == AUTO else as_recipe(kv)
     return recipe is not None and recipe.when == "during"
 
 
