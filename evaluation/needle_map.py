@@ -9,7 +9,7 @@ from lcdoc.evaluation.report import Result
 
 def is_map(result: Result) -> bool:
     """Whether the evaluation is one of planted facts."""
-    return result.evaluation.settings["set"] == "needle_haystacks"
+    return bool(result.evaluation.settings["set"] == "needle_haystacks")
 
 
 def shares(result: Result) -> dict[tuple[int, int], float]:

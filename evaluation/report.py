@@ -82,7 +82,10 @@ def result_of(library: Library, evaluation: Evaluation) -> Result:
 def table(results: Sequence[Result], *, markdown: bool = False) -> str:
     """A row for each figure, a column for each result; shares in percent, with 95 % intervals."""
     rows = [["", *(result.title for result in results)]]
+    unanswerable = any("refused" in result.estimates for result in results)
     for name, metric in _SHOWN.items():
+        if name == "f1_answerable" and not unanswerable:
+            continue
         shown = [cell(metric, result.estimates.get(name)) for result in results]
         spent = any(result.estimates[name].value for result in results if name in result.estimates)
         if any(shown) and (spent or metric.unit == "share"):

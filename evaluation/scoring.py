@@ -30,6 +30,7 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "exact": Metric("EM", "the answer is a reference, both normalised as SQuAD does"),
     "f1": Metric("F1", "words of the answer and of the best reference, harmonic mean of precision and recall"),
+    "f1_answerable": Metric("F1, answerable", "the same, of the questions that have an answer"),
     "rouge_l": Metric("ROUGE-L", "longest common subsequence of the whole answer and the best reference, F-measure"),
     "contains": Metric("contains", "a reference stands in the answer or in one of its quotes"),
     "answered": Metric("answered", "of the questions that have an answer, those that got one"),
@@ -47,7 +48,7 @@ METRICS: dict[str, Metric] = {
 }
 RISK = Metric("AURC", "error (1 - F1) of the k surest answers, averaged over every k; refusals are last")
 _OF_QUALITY = ("exact", "f1", "rouge_l", "contains")
-_WHEN_FAILED = (*_OF_QUALITY, "answered", "refused", "gold_cited")
+_WHEN_FAILED = (*_OF_QUALITY, "f1_answerable", "answered", "refused", "gold_cited")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,8 @@ def figures_of(case: Case, evidence: Sequence[Span], response: Response) -> dict
         "tokens": float(response.tokens),
         "seconds": response.seconds,
     }
+    if case.references:
+        figures["f1_answerable"] = figures["f1"]
     if response.usd is not None:
         figures["usd"] = response.usd
     claims = response.claims if response.found else ()
@@ -122,7 +125,8 @@ def ranking_figures(evidence: Sequence[Span], ranking: Sequence[Span], *, ks: Se
 
 def figures_of_failure(case: Case, evidence: Sequence[Span]) -> dict[str, float]:
     """The figures of a question whose answering failed: all that can be wrong is."""
-    absent = {"refused" if case.references else "answered"} | (set() if evidence else {"gold_cited"})
+    absent = {"refused"} if case.references else {"answered", "f1_answerable"}
+    absent |= set() if evidence else {"gold_cited"}
     return {name: 0.0 for name in _WHEN_FAILED if name not in absent}
 
 

@@ -21,20 +21,21 @@ def _load(folder: Path, split: str) -> Iterator[Reading]:
         title, paragraphs = article["title"], article["paragraphs"]
         part = part_of("squad", title)
         if level == "article":
-            cases = [case for number, paragraph in enumerate(paragraphs, 1) for case in _cases(paragraph, number)]
+            cases = [case for page, paragraph in enumerate(paragraphs, 1) for case in _cases(paragraph, (page,))]
             document = partial(document_of, title, [paragraph["context"] for paragraph in paragraphs])
             yield Reading(title, tuple(cases), document, part=part)
             continue
         for number, paragraph in enumerate(paragraphs, 1):
             name = f"{title}, paragraph {number}"
             document = partial(document_of, name, [paragraph["context"]])
-            yield Reading(name, tuple(_cases(paragraph, 1)), document, cluster=title, part=part)
+            # The paragraph is all there is, so that its place is no evidence to be found.
+            yield Reading(name, tuple(_cases(paragraph, ())), document, cluster=title, part=part)
 
 
-def _cases(paragraph: dict[str, Any], page: int) -> Iterator[Case]:
+def _cases(paragraph: dict[str, Any], pages: tuple[int, ...]) -> Iterator[Case]:
     for asked in paragraph["qas"]:
         references = tuple(dict.fromkeys(answer["text"] for answer in asked["answers"]))
-        yield Case(asked["id"], asked["question"].strip(), references, pages=(page,) if references else ())
+        yield Case(asked["id"], asked["question"].strip(), references, pages if references else ())
 
 
 SET = QuestionSet(

@@ -22,6 +22,7 @@ def test_the_first_claim_is_the_answer_and_the_whole_is_what_was_said() -> None:
     assert figures == {
         "exact": 1.0,
         "f1": 1.0,
+        "f1_answerable": 1.0,
         "rouge_l": pytest.approx(2 * 2 / (6 + 3)),
         "contains": 1.0,
         "answered": 1.0,
@@ -56,7 +57,7 @@ def test_a_refusal_is_right_where_there_is_no_answer_and_wrong_elsewhere() -> No
     refused = Response(False, (Statement("the north pier"),))
     right = figures_of(NOWHERE, (), refused)
     assert [right[name] for name in ("exact", "f1", "rouge_l", "contains", "refused")] == [1.0] * 5
-    assert "answered" not in right
+    assert not {"answered", "f1_answerable"} & set(right)
     wrong = figures_of(CASE, GOLD, refused)
     assert [wrong[name] for name in ("exact", "f1", "rouge_l", "contains", "answered", "gold_cited")] == [0.0] * 6
     assert "citations_right" not in wrong
