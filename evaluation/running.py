@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lcdoc.agents.models.budget import Budget
-from lcdoc.agents.models.errors import BudgetExceededError, ModelConfigError, ModelError, ModelNameError
+from lcdoc.agents.models.errors import (
+    BudgetExceededError,
+    ContextOverflowError,
+    ModelConfigError,
+    ModelError,
+    ModelNameError,
+)
 from lcdoc.documents import Document, DocumentError, Span
 from lcdoc.evaluation.cases import Case, Reading
 from lcdoc.evaluation.desk import Desk
@@ -188,7 +194,9 @@ class Runner:
 
     async def _keep_failure(self, asked: _Asked, evidence: Sequence[Span], error: Exception) -> None:
         self._failed += 1
-        self._in_a_row += 1
+        # A file that cannot be read, or a text too long for the model, says nothing of the next one.
+        if not isinstance(error, DocumentError | ContextOverflowError):
+            self._in_a_row += 1
         await self._keep(asked, Response(False), figures_of_failure(asked.case, evidence), str(error))
         if self._in_a_row >= _FAILURES_IN_A_ROW:
             problem = f"{self._in_a_row} questions in a row failed, the last with: {error}"
