@@ -1,17 +1,20 @@
-"""Answers of one engine under compression, in a process of its own. Prints a line of JSON for each context.
+"""Answers of one engine under compression, in a process of its own: told methods, it writes a file for each.
 
-    python benchmarks/kv_cell.py ENGINE FOLDER QUESTIONS METHOD [--shares 0.5,0.25] [--whens end] [--protocols agnostic]
+    python benchmarks/kv_cell.py ENGINE FOLDER QUESTIONS [--heads FILE] [--settings agnostic:end:0.25,aware:end:0.25]
 
 ENGINE is lcdoc or kvpress and has to be importable: for kvpress this file is run by another interpreter, so it imports
 nothing of lcdoc unless that is what is measured. QUESTIONS is a file of JSON lines, each with an `id`, a `context` and
-`asks`, what follows the context, as token ids, and `starts`, where sentences of the context begin. Both
+`asks`, what follows the context, as token ids; `aware`, which of the asks are put behind a context of their own;
+`starts`, where sentences of the context begin; and `task`, what tells the kind of question without telling which. Both
 engines get the same tokens and answer greedily.
 
 - agnostic: the context alone is read and compressed, then each question is asked of what was kept;
 - aware: context and question are read together, once for each question, and compressed together.
 
-METHOD is a recipe of lcdoc's without its amount, or `full`; of kvpress, one of `presses`. What an engine cannot do is
-written down with the error it gave, and counts as wrong.
+On its standard input come lines, a method and a file with a tab between; into the file goes a line of JSON for each
+context and setting that is not in it yet, as soon as it is answered, and then a line `done` is printed. A method is a
+recipe of lcdoc's without its amount, or `full`; of kvpress, one of `presses`. What an engine cannot do is written down
+with the error it gave, and counts as wrong.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,7 +55,7 @@ class Subject(Protocol):
 class Lcdoc:
     """lcdoc's own engine, through its interface."""
 
-    def __init__(self, folder: Path, *, dtype: str = "float32") -> None:
+    def __init__(self, folder: Path, *, dtype: str = "float32", heads: Path | None = None) -> None:
         from lcdoc import local_engine
 
         self.version = "lcdoc"
@@ -59,32 +64,53 @@ class Lcdoc:
         kv = local_engine.KVConfig(prefix_cache=False, page_size=16)
         self._engine = local_engine.Engine.load(folder, dtype=dtype, kv=kv, speculate=False)
         self._sampling = local_engine.Sampling(max_tokens=MOST_TOKENS, temperature=0)
-        self.starts: list[int] = []
-        """Where sentences of the context begin that comes next."""
+        self._heads = heads
+        self.case: dict[str, Any] = {}
+        """The context that comes next, and what is known of it."""
 
     def agnostic(
         self, context: Tokens, asks: Sequence[Tokens], method: str, share: float, when: str
     ) -> tuple[list[str], int]:
-        kv, marks = _recipe(method, share, when), self._marks(method)
-        snapshot = asyncio.run(self._engine.prefill(context, kv=kv, marks=marks))
+        if method == FULL:
+            snapshot = asyncio.run(self._engine.prefill(context, kv=FULL))
+        else:
+            # What kind of question will come may be known, which one is not.
+            marks = self._marks(task=self.case.get("task", ()))
+            snapshot = asyncio.run(self._engine.prefill(context, kv=self._recipe(method, share, when), marks=marks))
         answers = [self._complete(ask, prefix=snapshot)[0] for ask in asks]
         return answers, snapshot.cache_bytes
 
     def aware(self, context: Tokens, ask: Tokens, method: str, share: float, when: str) -> tuple[str, int]:
-        return self._complete(context + ask, kv=_recipe(method, share, when), marks=self._marks(method))
+        if method == FULL:
+            return self._complete(context + ask, kv=FULL)
+        marks = self._marks(task=ask, protected=[(len(context), len(context) + len(ask))])
+        return self._complete(context + ask, kv=self._recipe(method, share, when), marks=marks)
 
-    def _marks(self, method: str) -> Any:
+    def _marks(self, **known: Any) -> Any:
         from lcdoc.local_engine.compression.marks import Marks
 
-        return None if method == FULL else Marks(sentence_starts=self.starts)
+        return Marks(sentence_starts=self.case["starts"], **known)
 
     def _complete(self, prompt: Tokens, **options: Any) -> tuple[str, int]:
         output = asyncio.run(self._engine.complete(prompt, self._sampling, **options))
         return output.text, output.usage.cache_bytes
 
+    def _recipe(self, method: str, share: float, when: str) -> str:
+        parts = method.split("+")
+        if "static" in parts:
+            parts[parts.index("static")] = f"static:file={self._head_scores()}"
+        return f"{'+'.join(parts)}+when={when}@{share}"
 
-def _recipe(method: str, share: float, when: str) -> str:
-    return FULL if method == FULL else f"{method}+when={when}@{share}"
+    def _head_scores(self) -> Path:
+        """Found once, by the first context that needs them."""
+        if self._heads is None:
+            raise ValueError("static needs a file for head scores: --heads FILE")
+        if not self._heads.exists():
+            from lcdoc.local_engine.compression.budgets.static_heads import save_head_scores
+            from lcdoc.local_engine.compression.known_heads import find_heads
+
+            save_head_scores(self._heads, asyncio.run(find_heads(self._engine, self.case["context"])), "probe")
+        return self._heads
 
 
 def presses() -> dict[str, Callable[[float], Any]]:
@@ -116,11 +142,12 @@ def presses() -> dict[str, Callable[[float], Any]]:
 class Kvpress:
     """kvpress on transformers. It compresses once all is read: `during` is not among what it can do."""
 
-    def __init__(self, folder: Path, *, dtype: str = "float32") -> None:
+    def __init__(self, folder: Path, *, dtype: str = "float32", heads: Path | None = None) -> None:
         import kvpress  # noqa: F401 - it changes transformers' attention functions
         import torch
         import transformers
 
+        logging.getLogger("kvpress").setLevel(logging.ERROR)
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         self._torch, self._dtype, self._folder = torch, getattr(torch, dtype), folder
@@ -203,41 +230,70 @@ def answered(
     """The line for one context: what was given, or the failure."""
     line = {"id": case["id"], "method": method, "share": share, "when": when, "protocol": protocol}
     if isinstance(subject, Lcdoc):
-        subject.starts = case["starts"]
+        subject.case = case
     began = time.perf_counter()
     try:
         if protocol == AGNOSTIC:
             given, held = subject.agnostic(case["context"], case["asks"], method, share, when)
         else:
-            each = [subject.aware(case["context"], ask, method, share, when) for ask in case["asks"]]
+            asks = [case["asks"][index] for index in case["aware"]]
+            each = [subject.aware(case["context"], ask, method, share, when) for ask in asks]
             given, held = [text for text, _ in each], max(size for _, size in each)
     except Exception as error:  # noqa: BLE001 - whatever an engine fails with is a result here
         return {**line, "failure": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
     return {**line, "given": given, "bytes": held, "seconds": round(time.perf_counter() - began, 3)}
 
 
+def written(path: Path) -> list[dict[str, Any]]:
+    """The lines that a file has so far; what was being written when its process ended is cut off it."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole, encoding="utf-8")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def measure(
+    subject: Subject,
+    cases: Sequence[dict[str, Any]],
+    settings: Sequence[tuple[str, str, float]],
+    method: str,
+    path: Path,
+) -> None:
+    """Answer what is not in the file yet."""
+    known = {(one["protocol"], one["when"], one["share"], one["id"]) for one in written(path) if "id" in one}
+    with path.open("a", encoding="utf-8") as file:
+        for protocol, when, share in settings:
+            for case in cases:
+                if (protocol, when, share, case["id"]) in known or (protocol != AGNOSTIC and not case["aware"]):
+                    continue
+                line = answered(subject, case, method=method, share=share, when=when, protocol=protocol)
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+
+
 def main() -> int:
-    """All contexts under one method."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """All methods that are asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("engine", choices=ENGINES)
     parser.add_argument("folder", type=Path)
     parser.add_argument("questions", type=Path)
-    parser.add_argument("method")
-    parser.add_argument("--shares", default="0.5,0.25,0.125,0.06,0.03", help="of the cache that are kept")
-    parser.add_argument("--whens", default="end", help="end, during")
-    parser.add_argument("--protocols", default=AGNOSTIC, help="agnostic, aware")
+    parser.add_argument("--settings", default="agnostic:end:0.25", help="protocol:when:share, separated by commas")
+    parser.add_argument("--heads", type=Path, help="head scores of the model; made where the file is not there")
     arguments = parser.parse_args()
+    settings: list[tuple[str, str, float]] = []
+    for one in arguments.settings.split(","):
+        protocol, when, share = one.split(":")
+        settings.append((protocol, when, float(share)))
     cases = [json.loads(line) for line in arguments.questions.read_text(encoding="utf-8").splitlines()]
-    subject = ENGINES[arguments.engine](arguments.folder)
-    print(json.dumps({"version": subject.version}), flush=True)
-    shares = [1.0] if arguments.method == FULL else [float(one) for one in arguments.shares.split(",")]
-    whens = ["end"] if arguments.method == FULL else arguments.whens.split(",")
-    for protocol in arguments.protocols.split(","):
-        for when in whens:
-            for share in shares:
-                for case in cases:
-                    line = answered(subject, case, method=arguments.method, share=share, when=when, protocol=protocol)
-                    print(json.dumps(line), flush=True)
+    subject = ENGINES[arguments.engine](arguments.folder, heads=arguments.heads)
+    whole = [(protocol, "end", 1.0) for protocol in dict.fromkeys(protocol for protocol, _, _ in settings)]
+    for line in sys.stdin:
+        method, _, file = line.rstrip("\n").partition("\t")
+        measure(subject, cases, whole if method == FULL else settings, method, Path(file))
+        print("done", flush=True)
     return 0
 
 

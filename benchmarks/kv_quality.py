@@ -1,15 +1,16 @@
 """How much each compression method still knows of a text: lcdoc's beside kvpress's, on one model and one set of cases.
 
-    python benchmarks/kv_quality.py MODEL OUT [--text BOOKS] [--peer-python PYTHON] [--methods snapkv,kvzip+ada]
+    python benchmarks/kv_quality.py OUT [--model MODEL] [--peer-python PYTHON] [--methods "snapkv kvzip+ada"] [--jobs 2]
 
-MODEL is the folder of train_probe.py, which makes a model that solves the tasks with its full cache. PYTHON is an
+MODEL is a folder of train_probe.py, which makes a model that solves the tasks with its full cache. PYTHON is an
 interpreter that has `kvpress`; without it only lcdoc is measured. Every context holds facts of all tasks and is read by
 two protocols: question-agnostic (compressed without knowing what will be asked, then all is asked of it) and
-question-aware (compressed together with one question). Each method runs in a process of its own (kv_cell.py): one that
-dies has failed at what it did not answer, and failures are wrong answers.
+question-aware (compressed together with one question). Methods are measured in processes beside this one (kv_cell.py):
+where one dies, it has failed at what it did not answer, and failures are wrong answers.
 
-OUT then holds answers/ (a file for each method, which is not measured again if it is complete), leaderboard.md and
-plots as SVG. The peers' methods are those with `kvpress` before their name.
+OUT then holds answers/ (a file for each method), leaderboard.md and plots as SVG. What is in answers/ is not measured
+again: after an interruption, or with more methods, shares or times, the same command goes on. The peers' methods are
+those with `kvpress` before their name.
 """
 
 from __future__ import annotations
@@ -17,27 +18,31 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from lcdoc.benchmarks.kv_cell import AGNOSTIC, AWARE, FULL
+from lcdoc.benchmarks.kv_cell import AGNOSTIC, AWARE, FULL, written
 from lcdoc.benchmarks.kv_leaderboard import Answer, Board, Setting, markdown, plot
-from lcdoc.benchmarks.probe_tasks import BEGIN, END, TASKS, Case, Question, Sentences, Tasks, natural_text
-from lcdoc.benchmarks.train_probe import encoded
+from lcdoc.benchmarks.probe_tasks import ASK, BEGIN, END, TASKS, Case, Question, Sentences, Tasks, natural_text
+from lcdoc.benchmarks.train_probe import WORDS_PER_TOKEN, encoded
 
 CELL = Path(__file__).with_name("kv_cell.py")
+MODEL = Path(__file__).parent / "data" / "probe"
 SHARES = "0.5,0.25,0.125,0.06,0.03"
-WORDS_PER_TOKEN = 0.52
 FACTS = (*TASKS, "needle", "trace")
 """Of each context: one of each kind and two more."""
-CELL_SECONDS = 3_600
+METHOD_SECONDS = 3_600
+"""After which a method is taken to have died."""
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -50,13 +55,14 @@ SINGLES = _names(
 )
 """Every scorer, with the same budget for each head."""
 COMBINED = _names(
-    "snapkv:window=32+ada snapkv:window=32+pyramid snapkv:window=32+d2o-layers snapkv:window=32+global expected+ada "
-    "criticalkv+ada compactor+ada keydiff+value-merge knorm+value-merge kvzip+ada kvzip+global kvzip++global "
-    "snapkv:window=32+ada+value-merge kvzip+global+value-merge h2o+kvmerger h2o+d2o h2o+cam kvzip+match"
+    "kvzip+global kvzip++global compactor+global speckv+global compactor+ada kvzip+ada speckv+ada snapkv:window=32+ada "
+    "snapkv:window=32+pyramid snapkv:window=32+d2o-layers kvzip+threshold kvzip+static expected+ada criticalkv+ada "
+    "kvzip+global+match kvzip+global+value-merge compactor+value-merge compactor+match keydiff+value-merge "
+    "h2o+kvmerger h2o+d2o h2o+cam"
 )
 PEERS = _names(
-    "random window h2o tova snapkv:window=32 snapkv:window=32+ada snapkv:window=32+pyramid chunkkv:window=32 knorm "
-    "keydiff lagkv expected expected+ada criticalkv+ada compactor kvzip+global kvzip++global knorm+value-merge"
+    "kvzip+global kvzip++global compactor snapkv:window=32 snapkv:window=32+ada chunkkv:window=32 criticalkv+ada "
+    "snapkv:window=32+pyramid expected expected+ada keydiff tova window knorm lagkv h2o knorm+value-merge random"
 )
 
 
@@ -65,7 +71,6 @@ class Run:
     """A method of one engine."""
 
     engine: str
-    python: str
     method: str
 
     @property
@@ -78,57 +83,85 @@ class Run:
 
 
 def made_cases(
-    sentences: Sentences, *, tokens: int, count: int, seeds: int, asked: Sequence[str] = TASKS
+    sentences: Sentences, *, tokens: int, count: int, asked: Sequence[str] = TASKS
 ) -> Iterator[tuple[str, Case]]:
-    """Contexts of about so many tokens, each with a name: `count` for each seed. Facts are of all tasks; only tasks in
-    `asked` are asked about."""
-    for seed in range(seeds):
-        tasks = Tasks(f"quality {seed}", sentences)
-        for index in range(count):
-            case = tasks.case(round(tokens * WORDS_PER_TOKEN) - 50, FACTS)
-            yield f"{seed}-{index}", Case(case.context, tuple(one for one in case.questions if one.task in asked))
+    """`count` contexts of about so many tokens, each with a name. Facts are of all tasks; only tasks in `asked` are
+    asked about."""
+    for index in range(count):
+        # Each from a seed of its own, so that fewer contexts are the first of more.
+        case = Tasks(f"quality {index}", sentences).case(round(tokens * WORDS_PER_TOKEN) - 50, FACTS)
+        yield f"{index}", Case(case.context, tuple(one for one in case.questions if one.task in asked))
 
 
-def line_of(name: str, case: Case, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What an engine is given of a case."""
+def line_of(name: str, case: Case, tokenizer: Tokenizer, *, aware: int = 2) -> dict[str, Any]:
+    """What an engine is given of a case. `aware` of the questions are also asked by the question-aware protocol."""
     asks = [encoded(tokenizer, one.text) for one in case.questions]
     # Sentences begin with a space of their own, which no token reaches over.
     context, starts = encoded(tokenizer, BEGIN), []
     for sentence in case.context:
         starts.append(len(context))
         context += encoded(tokenizer, f" {sentence}")
-    return {"id": name, "context": context, "starts": starts, "asks": asks}
+    chosen = sorted(random.Random(name).sample(range(len(asks)), min(aware, len(asks))))
+    kinds = dict.fromkeys(one.ask.removesuffix(one.key).rstrip() for one in case.questions)
+    task = [token for kind in kinds for token in encoded(tokenizer, f"{ASK}{kind}")]
+    return {"id": name, "context": context, "starts": starts, "asks": asks, "aware": chosen, "task": task}
 
 
-def measured(run: Run, arguments: Sequence[str], out: Path, *, threads: int) -> str:
-    """Run a cell into its file, and say how it ended. What it wrote before it died stays."""
-    path = run.path(out)
-    command = [run.python, str(CELL), run.engine, *arguments[:2], run.method, *arguments[2:]]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-    part = path.with_suffix(".part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            done = subprocess.run(
-                command,
-                stdout=file,
+@dataclass
+class Worker:
+    """A process that measures one engine's methods, one after the other; begun anew where it died."""
+
+    command: Sequence[str]
+    _process: subprocess.Popen[str] | None = field(default=None, init=False)
+
+    def measure(self, run: Run, path: Path) -> str:
+        """Have a method measured into `path`, and say how that ended. What it wrote before it died stays."""
+        began = time.perf_counter()
+        process = self._running()
+        timer = threading.Timer(METHOD_SECONDS, process.kill)
+        timer.start()
+        try:
+            _pipe(process.stdin).write(f"{run.method}\t{path}\n")
+            _pipe(process.stdin).flush()
+            ended = _pipe(process.stdout).readline().strip()
+        except BrokenPipeError:
+            ended = ""
+        timer.cancel()
+        took = time.perf_counter() - began
+        if ended == "done":
+            return f"done in {took:.0f} s"
+        process.kill()
+        said = _last(_pipe(process.stderr).read())
+        died = f"not done in {METHOD_SECONDS} s" if took >= METHOD_SECONDS else f"exit {process.wait()}: {said}"
+        self._process = None
+        written(path)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"died": died}) + "\n")
+        return died
+
+    def end(self) -> None:
+        """Let the process go."""
+        if self._process is not None:
+            self._process.communicate()
+            self._process = None
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                timeout=CELL_SECONDS,
-                env=environment,
-                check=False,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
             )
-        ended = "" if done.returncode == 0 else f"exit {done.returncode}: {_last(done.stderr)}"
-    except subprocess.TimeoutExpired:
-        ended = f"not done in {CELL_SECONDS} s"
-    if ended:
-        with part.open("a", encoding="utf-8") as file:
-            file.write("\n" + json.dumps({"died": ended}) + "\n")
-        # Kept to be read, under a name that is measured again.
-        part.replace(path.with_suffix(".failed.jsonl"))
-        return ended
-    part.replace(path)
-    path.with_suffix(".failed.jsonl").unlink(missing_ok=True)
-    return "done"
+        return self._process
+
+
+def _pipe(end: Any) -> Any:
+    if end is None:
+        raise RuntimeError("the process has no pipes")
+    return end
 
 
 def _last(said: str) -> str:
@@ -136,49 +169,59 @@ def _last(said: str) -> str:
     return lines[-1][:300] if lines else "it said nothing"
 
 
-def read_lines(run: Run, folder: Path) -> tuple[list[dict[str, Any]], str | None]:
-    """What a cell wrote, and how it died if it did. No lines where it never ran."""
-    path = run.path(folder)
-    path = path if path.exists() else path.with_suffix(".failed.jsonl")
-    lines, died = [], None
-    if path.exists():
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue  # cut off in the middle, when the process died
-            died = line.get("died", died)
-            if "id" in line:
-                lines.append(line)
-    return lines, died
+def measured(runs: Sequence[Run], commands: Mapping[str, Sequence[str]], answers: Path, *, jobs: int) -> None:
+    """Have all runs measured, by `jobs` processes of each engine at a time. `commands` begin an engine's process."""
+    left = list(runs)
+    lock = threading.Lock()
+
+    def job() -> None:
+        workers = {engine: Worker(command) for engine, command in commands.items()}
+        while True:
+            with lock:
+                if not left:
+                    break
+                run = left.pop(0)
+            print(f"{run.name}: {workers[run.engine].measure(run, run.path(answers))}", flush=True)
+        for worker in workers.values():
+            worker.end()
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for done in [pool.submit(job) for _ in range(jobs)]:
+            done.result()
+
+
+Asked = Mapping[str, Mapping[str, Sequence[tuple[int, Question]]]]
+"""For each protocol and context the questions that are put to it, with their numbers."""
 
 
 def judged(
-    run: Run, folder: Path, questions: dict[str, Sequence[Question]], settings: Sequence[Setting], full: dict[Any, int]
+    run: Run, folder: Path, asked: Asked, settings: Sequence[Setting], full: Mapping[Any, int]
 ) -> Iterator[Answer]:
-    """The answers of a run to all questions at all `settings`; what is missing is a failure.
+    """The answers of a run to all questions at all `settings`.
 
-    `full` has, for each protocol and context, the bytes of the full cache.
+    What is missing is a failure where the run died, and else was not measured. `full` has, for each protocol and
+    context, the bytes of the full cache.
     """
-    lines, died = read_lines(run, folder)
-    if not lines and died is None:
-        return
-    found = {(Setting(line["protocol"], line["when"], line["share"]), line["id"]): line for line in lines}
+    lines = written(run.path(folder))
+    died = next((line["died"] for line in reversed(lines) if "died" in line), None)
+    found = {(Setting(one["protocol"], one["when"], one["share"]), one["id"]): one for one in lines if "id" in one}
     for setting in settings:
-        for case, asked in questions.items():
-            line = found.get((setting, case), {"failure": died or "it gave no answer"})
+        for case, questions in asked[setting.protocol].items():
+            line = found.get((setting, case), {"failure": died})
             failure = line.get("failure")
+            if "id" not in line and failure is None:
+                continue
             whole = full.get((setting.protocol, case))
             held = line["bytes"] / whole if whole and failure is None else None
-            for index, question in enumerate(asked):
-                right = failure is None and question.right(line["given"][index].removesuffix(END))
+            for place, (index, question) in enumerate(questions):
+                right = failure is None and question.right(line["given"][place].removesuffix(END))
                 yield Answer(run.name, setting, case, index, question.task, right, held, failure)
 
 
 def board_of(
     runs: Sequence[Run],
     folder: Path,
-    questions: dict[str, Sequence[Question]],
+    asked: Asked,
     *,
     settings: Sequence[Setting],
     protocols: Sequence[str],
@@ -187,14 +230,14 @@ def board_of(
     of_full: dict[str, dict[Any, int]] = {}
     for run in runs:
         if run.method == FULL:
-            lines, _ = read_lines(run, folder)
+            lines = written(run.path(folder))
             of_full[run.engine] = {(line["protocol"], line["id"]): line["bytes"] for line in lines if "bytes" in line}
     answers: list[Answer] = []
     for run in runs:
         wanted = [Setting(one, "end", 1.0) for one in protocols] if run.method == FULL else settings
         if run.engine != "lcdoc":
             wanted = [one for one in wanted if one.when == "end"]
-        answers += judged(run, folder, questions, wanted, of_full.get(run.engine, {}))
+        answers += judged(run, folder, asked, wanted, of_full.get(run.engine, {}))
     return Board(answers)
 
 
@@ -204,9 +247,9 @@ def rival(name: str) -> bool:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
+    parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--text", type=Path, help="a folder of .txt books")
     parser.add_argument("--peer-python", help="an interpreter with kvpress")
     parser.add_argument("--methods", help="of lcdoc, separated by spaces; else all that stand in this file")
@@ -215,12 +258,13 @@ def _arguments() -> argparse.Namespace:
         "--tasks", default=",".join(TASKS), help="asked about: those the model solves with its full cache"
     )
     parser.add_argument("--tokens", type=int, default=1_000, help="of a context, about")
-    parser.add_argument("--contexts", type=int, default=15, help="for each seed")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--contexts", type=int, default=12)
+    parser.add_argument("--aware", type=int, default=2, help="questions of a context that are asked question-aware")
     parser.add_argument("--shares", default=SHARES, help="of the cache that are kept")
     parser.add_argument("--whens", default="end,during")
+    parser.add_argument("--during-shares", help="for `during`, where they are fewer")
     parser.add_argument("--protocols", default=f"{AGNOSTIC},{AWARE}")
-    parser.add_argument("--at-once", type=int, default=1, help="processes of one thread each")
+    parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
     return parser.parse_args()
 
 
@@ -231,47 +275,55 @@ def main() -> int:
     answers = out / "answers"
     answers.mkdir(parents=True, exist_ok=True)
     sentences = Sentences(natural_text(arguments.text), testing=True)
-    sizes = {"tokens": arguments.tokens, "count": arguments.contexts, "seeds": arguments.seeds}
     tasks = arguments.tasks.split(",")
     if unknown := sorted(set(tasks) - set(TASKS)):
         raise SystemExit(f"--tasks: {', '.join(unknown)} is none of {', '.join(TASKS)}")
-    cases = dict(made_cases(sentences, **sizes, asked=tasks))
+    cases = dict(made_cases(sentences, tokens=arguments.tokens, count=arguments.contexts, asked=tasks))
     tokenizer = Tokenizer.from_file(str(arguments.model / "tokenizer.json"))
-    asked = answers / "questions.jsonl"
-    text = "".join(json.dumps(line_of(name, case, tokenizer)) + "\n" for name, case in cases.items())
-    if asked.exists() and asked.read_text(encoding="utf-8") != text:
-        raise SystemExit(f"{asked} has other questions: name another folder than {out}")
-    asked.write_text(text, encoding="utf-8")
+    lines = [line_of(name, case, tokenizer, aware=arguments.aware) for name, case in cases.items()]
+    file, text = answers / "questions.jsonl", "".join(json.dumps(line) + "\n" for line in lines)
+    if file.exists() and file.read_text(encoding="utf-8") != text:
+        raise SystemExit(f"{file} has other questions: name another folder than {out}")
+    file.write_text(text, encoding="utf-8")
     ours = arguments.methods.split() if arguments.methods else [*SINGLES, *COMBINED]
-    runs = [Run("lcdoc", sys.executable, method) for method in (FULL, *ours)]
+    runs = [Run("lcdoc", method) for method in (FULL, *ours)]
     if arguments.peer_python:
         theirs = arguments.peers.split() if arguments.peers else PEERS
-        runs += [Run("kvpress", arguments.peer_python, method) for method in (FULL, *theirs)]
-    whens, protocols = arguments.whens.split(","), arguments.protocols.split(",")
-    with ThreadPoolExecutor(arguments.at_once) as pool:
-
-        def one(run: Run) -> None:
-            if run.path(answers).exists():
-                return
-            options = ["--shares", arguments.shares, "--protocols", arguments.protocols]
-            options += ["--whens", arguments.whens if run.engine == "lcdoc" else "end"]
-            ended = measured(run, [str(arguments.model), str(asked), *options], answers, threads=1)
-            print(f"{run.name}: {ended}", flush=True)
-
-        list(pool.map(one, runs))
+        runs += [Run("kvpress", method) for method in (FULL, *theirs)]
+    protocols = arguments.protocols.split(",")
+    shares = {"end": arguments.shares, "during": arguments.during_shares or arguments.shares}
     settings = [
         Setting(protocol, when, float(share))
         for protocol in protocols
-        for when in whens
-        for share in arguments.shares.split(",")
+        for when in arguments.whens.split(",")
+        for share in shares[when].split(",")
     ]
-    questions = {name: case.questions for name, case in cases.items()}
-    board = board_of(runs, answers, questions, settings=settings, protocols=protocols)
-    made = (
-        f"{len(cases)} contexts of about {arguments.tokens} tokens ({arguments.seeds} seeds), "
-        f"{sum(len(one) for one in questions.values())} questions.\n\n"
+    engines = {"lcdoc": sys.executable, "kvpress": arguments.peer_python}
+    commands = {}
+    for engine, python in engines.items():
+        able = [one for one in settings if engine == "lcdoc" or one.when == "end"]
+        options = ["--settings", ",".join(f"{one.protocol}:{one.when}:{one.share}" for one in able)]
+        commands[engine] = [
+            *(str(python), str(CELL), engine, str(arguments.model), str(file)),
+            *(*options, "--heads", str(out / "heads.json")),
+        ]
+    measured(runs, commands, answers, jobs=arguments.jobs)
+    asked: Asked = {
+        protocol: {
+            line["id"]: [
+                (index, one)
+                for index, one in enumerate(cases[line["id"]].questions)
+                if protocol == AGNOSTIC or index in line["aware"]
+            ]
+            for line in lines
+        }
+        for protocol in protocols
+    }
+    board = board_of(runs, answers, asked, settings=settings, protocols=protocols)
+    made = f"{len(cases)} contexts of about {arguments.tokens} tokens; questions: " + ", ".join(
+        f"{sum(map(len, of.values()))} {protocol}" for protocol, of in asked.items()
     )
-    (out / "leaderboard.md").write_text(made + markdown(board, full=FULL, rival=rival), encoding="utf-8")
+    (out / "leaderboard.md").write_text(f"{made}.\n\n" + markdown(board, full=FULL, rival=rival), encoding="utf-8")
     for protocol, when in board.settings():
         image = plot(board, protocol, when, full=FULL)
         (out / f"{protocol}-{when}.svg").write_text(image, encoding="utf-8")

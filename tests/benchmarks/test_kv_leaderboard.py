@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from lcdoc.benchmarks.kv_cell import measure, written
 from lcdoc.benchmarks.kv_leaderboard import Answer, Board, Setting, bootstrap, markdown, plot
-from lcdoc.benchmarks.kv_quality import Run, board_of, measured, rival
+from lcdoc.benchmarks.kv_quality import Run, Worker, board_of, rival
 from lcdoc.benchmarks.probe_tasks import Question
 
 HALF, TENTH = Setting("agnostic", "end", 0.5), Setting("agnostic", "end", 0.1)
@@ -109,26 +111,28 @@ def test_the_plot_is_an_image_of_every_method() -> None:
     assert low > high
 
 
-def test_what_a_cell_did_not_answer_is_wrong(tmp_path: Path) -> None:
-    asked = {
-        "a": [Question("needle", "leek", "", " leek opal", ())],
-        "b": [Question("count", "leek", "", " leek 2", ())],
+ASKED = {
+    "agnostic": {
+        "a": [(0, Question("needle", "leek", "", " leek opal", ()))],
+        "b": [(0, Question("count", "leek", "", " leek 2", ()))],
     }
-    full, ours = Run("lcdoc", "", "full"), Run("lcdoc", "", "snapkv")
-    line = {"method": "", "when": "end", "protocol": "agnostic"}
+}
+LINE = {"method": "", "when": "end", "protocol": "agnostic"}
+
+
+def test_what_a_method_that_died_did_not_answer_is_wrong(tmp_path: Path) -> None:
+    full, ours = Run("lcdoc", "full"), Run("lcdoc", "snapkv")
     wrote = {
         full: [
-            {**line, "share": 1.0, "id": one, "given": [said], "bytes": 100}
+            {**LINE, "share": 1.0, "id": one, "given": [said], "bytes": 100}
             for one, said in (("a", " leek opal"), ("b", " leek 3"))
         ],
-        ours: [{**line, "share": 0.5, "id": "a", "given": [" leek opal<|end|>"], "bytes": 40}, {"died": "exit -9: it"}],
+        ours: [{**LINE, "share": 0.5, "id": "a", "given": [" leek opal<|end|>"], "bytes": 40}, {"died": "exit -9: it"}],
     }
     for run, lines in wrote.items():
-        path = run.path(tmp_path) if run is full else run.path(tmp_path).with_suffix(".failed.jsonl")
-        path.write_text("".join(json.dumps(one) + "\n" for one in lines) + '{"id": "cut o', encoding="utf-8")
-    board = board_of(
-        [full, ours, Run("lcdoc", "", "never run")], tmp_path, asked, settings=[HALF], protocols=["agnostic"]
-    )
+        text = "".join(json.dumps(one) + "\n" for one in lines)
+        run.path(tmp_path).write_text(text + '{"id": "cut o', encoding="utf-8")
+    board = board_of([full, ours, Run("lcdoc", "never run")], tmp_path, ASKED, settings=[HALF], protocols=["agnostic"])
     accuracies = [board.accuracy("full", WHOLE), board.accuracy("snapkv", HALF)]
     assert [one.mean for one in accuracies if one] == [0.5, 0.5]
     assert board.held("snapkv", HALF) == 0.4
@@ -136,12 +140,66 @@ def test_what_a_cell_did_not_answer_is_wrong(tmp_path: Path) -> None:
     assert board.methods("agnostic", "end") == ["snapkv"]
 
 
-def test_a_cell_that_dies_leaves_what_it_said_and_is_run_again(tmp_path: Path) -> None:
-    run = Run("lcdoc", sys.executable, "snapkv")
-    ended = measured(run, [str(tmp_path / "no model"), str(tmp_path / "no questions")], tmp_path, threads=1)
-    assert ended.startswith("exit 1: FileNotFoundError")
-    assert not run.path(tmp_path).exists()
-    assert "no questions" in run.path(tmp_path).with_suffix(".failed.jsonl").read_text()
+def test_what_was_not_measured_is_no_failure(tmp_path: Path) -> None:
+    ours = Run("lcdoc", "snapkv")
+    line = {**LINE, "share": 0.5, "id": "a", "given": [" leek opal"], "bytes": 40}
+    ours.path(tmp_path).write_text(json.dumps(line) + "\n", encoding="utf-8")
+    board = board_of([ours], tmp_path, ASKED, settings=[HALF, TENTH], protocols=["agnostic"])
+    assert board.accuracy("snapkv", TENTH) is None
+    half = board.accuracy("snapkv", HALF)
+    assert half is not None
+    assert (half.mean, half.count) == (1.0, 1)
+
+
+class Echo:
+    """Answers with the number of answers it gave before."""
+
+    version = "echo"
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def agnostic(
+        self, context: list[int], asks: Sequence[list[int]], method: str, share: float, when: str
+    ) -> tuple[list[str], int]:
+        self.given += 1
+        return [f"{self.given}"] * len(asks), len(context)
+
+    def aware(self, context: list[int], ask: list[int], method: str, share: float, when: str) -> tuple[str, int]:
+        raise MemoryError("no room")
+
+
+def test_an_interrupted_method_goes_on_where_it_was(tmp_path: Path) -> None:
+    cases = [{"id": name, "context": [1, 2], "asks": [[3], [4]], "aware": [1]} for name in "ab"]
+    settings, path = [("agnostic", "end", 0.5), ("aware", "end", 0.5)], tmp_path / "echo.jsonl"
+    measure(Echo(), cases, settings, "echo", path)
+    lines = written(path)
+    assert [one.get("given", one.get("failure")) for one in lines] == [
+        ["1"] * 2,
+        ["2"] * 2,
+        *["MemoryError: no room"] * 2,
+    ]
+    # The second context's line was lost half way.
+    texts = path.read_text().splitlines(keepends=True)
+    path.write_text(texts[0] + texts[1][:9])
+    measure(Echo(), cases, settings, "echo", path)
+    assert [one.get("given") for one in written(path)] == [["1"] * 2, ["1"] * 2, None, None]
+    assert len({one["id"] + one["protocol"] for one in written(path)}) == 4
+
+
+def test_a_process_that_dies_is_written_down_and_begun_anew(tmp_path: Path) -> None:
+    dies = (
+        "import sys\nfor line in sys.stdin:\n    if line.startswith('bad'):\n        sys.exit('it broke')\n"
+        "    print('done', flush=True)"
+    )
+    worker = Worker([sys.executable, "-c", dies])
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"id": "whole"}\n{"id": "ha', encoding="utf-8")
+    assert worker.measure(Run("lcdoc", "good"), tmp_path / "good.jsonl").startswith("done")
+    assert worker.measure(Run("lcdoc", "bad"), path) == "exit 1: it broke"
+    assert written(path) == [{"id": "whole"}, {"died": "exit 1: it broke"}]
+    assert worker.measure(Run("lcdoc", "good"), tmp_path / "good.jsonl").startswith("done")
+    worker.end()
 
 
 def test_published_methods_are_the_rivals_of_combinations() -> None:
