@@ -9,7 +9,10 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lcdoc.local_engine.engine import Engine, KVConfig, Output, Piece, Sampling
+from lcdoc.local_engine.snapshot import Snapshot
 from lcdoc.tests.local_engine.decoding import random_tokens
 
 PAGE_SIZE = 16
@@ -68,6 +71,18 @@ def in_use(engine: Engine) -> int:
     """Pages that requests hold."""
     stats = engine.stats()
     return stats.pages_used - stats.pages_cached
+
+
+def held_bits(engine: Engine, snapshot: Snapshot) -> list[torch.Tensor]:
+    """What the snapshot's resident pages hold, entry by entry: keys, values and perhaps biases."""
+    tables = engine._scheduler.tables
+    contents = engine._scheduler.room.residents.find(snapshot)
+    assert contents is not None
+    slot = tables.open()
+    tables.join(slot, contents)
+    where = torch.from_numpy(tables.entries(slot))
+    tables.free(slot)
+    return [store.reshape(store.shape[0] * store.shape[1], -1)[where].clone() for store in tables.pool.stores]
 
 
 def prompt_of(tokens: int, seed: int = 0) -> list[int]:

@@ -17,7 +17,7 @@ from lcdoc.local_engine.compression.registry import SCORERS
 from lcdoc.local_engine.engine import Engine, Sampling
 from lcdoc.local_engine.errors import InvalidRequestError
 from lcdoc.local_engine.snapshot import Origin, Snapshot
-from lcdoc.tests.local_engine.engines import ask, ask_all, in_use, load, prompt_of, same, until
+from lcdoc.tests.local_engine.engines import ask, ask_all, held_bits, in_use, load, prompt_of, same, until
 
 Make = Callable[..., Path]
 LONG = Sampling(max_tokens=110, temperature=0, ignore_eos=True)
@@ -80,13 +80,16 @@ def alike(ours: Snapshot, theirs: Snapshot) -> None:
 
 
 def test_a_long_answer_is_bounded_and_the_text_kept(engine: Engine) -> None:
-    snapshot = read(engine, TEXT)
-    whole = ask(engine, QUESTION, LONG, prefix=snapshot)
-    cut = ask(engine, QUESTION, LONG, prefix=snapshot, kv="window@32tok")
-    assert cut.usage.kept <= 203 + 32 + 64 < whole.usage.kept
+    sampling = replace(LONG, max_tokens=140)
+    text = TEXT[:60]
+    snapshot = read(engine, text)
+    whole = ask(engine, QUESTION, sampling, prefix=snapshot)
+    cut = ask(engine, QUESTION, sampling, prefix=snapshot, kv="window@64tok")
+    assert cut.usage.kept <= 60 + 64 + 64 < whole.usage.kept
     assert cut.usage.cuts > 0
     # The same entries are kept of one prompt of which the text is protected by name.
-    other = ask(engine, TEXT + QUESTION, LONG, kv="window+recent=32@235tok", marks=Marks(protected=((0, 203),)))
+    kept = Marks(protected=((0, 60),))
+    other = ask(engine, text + QUESTION, sampling, kv="window+recent=64@124tok", marks=kept)
     assert same(cut, other)
     assert not same(cut, whole)
 
@@ -137,7 +140,9 @@ def test_a_text_read_in_two_parts_is_as_if_read_at_once(engine: Engine, recipe: 
     tokens = prompt_of(256, 5)
     whole = read(engine, tokens, recipe)
     first = read(engine, tokens[:192], recipe)
+    before = held_bits(engine, first)
     alike(read(engine, tokens[192:], recipe, prefix=first, evict_prefix=True), whole)
+    assert all(map(torch.equal, held_bits(engine, first), before))
     first.save(tmp_path / "first.kv")
     loaded = Snapshot.load(tmp_path / "first.kv")
     longer = read(engine, tokens[192:], recipe, prefix=loaded, evict_prefix=True)

@@ -14,7 +14,7 @@ import torch
 
 from lcdoc.local_engine.engine import Engine, Output, Sampling
 from lcdoc.local_engine.snapshot import Origin, Snapshot
-from lcdoc.tests.local_engine.engines import ask, ask_all, in_use, load, prompt_of, same, until
+from lcdoc.tests.local_engine.engines import ask, ask_all, held_bits, in_use, load, prompt_of, same, until
 
 Make = Callable[..., Path]
 SHORT = Sampling(max_tokens=12, temperature=0, ignore_eos=True, logprobs=2)
@@ -54,18 +54,6 @@ def let_go(engine: Engine) -> None:
     room.evict(1 << 40)
     assert engine.stats().pages_used == engine.stats().pages_cached == 0
     room.tables.check_integrity()
-
-
-def held_bits(engine: Engine, snapshot: Snapshot) -> list[torch.Tensor]:
-    """What the snapshot's resident pages hold, entry by entry."""
-    tables = engine._scheduler.tables
-    contents = engine._scheduler.room.residents.find(snapshot)
-    assert contents is not None
-    slot = tables.open()
-    tables.join(slot, contents)
-    where = torch.from_numpy(tables.entries(slot))
-    tables.free(slot)
-    return [store.reshape(store.shape[0] * store.shape[1], -1)[where].clone() for store in tables.pool.stores]
 
 
 def near(ours: Output, theirs: Output) -> bool:
