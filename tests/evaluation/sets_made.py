@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-CONTEXT = "The pier was built in 1871.\n\nIts lamp is lit by hand. The keeper is Ada Quill.\nNobody swims there."
+CONTEXT = "The pier was built in 1871.\n\nIts lamp is lit by hand. The keeper is Ada Quill.\nNobody swam there in 1871."
 
 
 def make_sets(folder: Path) -> None:
@@ -40,7 +40,7 @@ def make_sets(folder: Path) -> None:
             "question": " Who keeps it?",
             "answers": [{"text": "Ada Quill. ", "answer_start": CONTEXT.index("Ada")}],
         },
-        {"id": 8, "question": "When?", "answers": [{"text": "1871", "answer_start": 90}]},
+        {"id": 8, "question": "When?", "answers": [{"text": "1871", "answer_start": 30}]},
     ]
     _json(folder / "covid_qa/200421_covidQA.json", {"data": [{"paragraphs": [{"context": CONTEXT, "qas": asked}]}]})
     for split in ("test", "val"):
