@@ -9,7 +9,7 @@ or from a file. The least recently used go first.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from weakref import ref
 
 import numpy as np
@@ -35,8 +35,10 @@ class Residents:
 
     @property
     def pages(self) -> int:
-        """How many pages they hold, shared with sequences or not."""
-        return sum(len(each.held) for each in self._kept.values())
+        """How many pages they hold, shared with sequences or not; one that several hold counts once."""
+        kept = np.zeros(self._pool.pages, np.bool_)
+        kept[self.held()] = True
+        return int(kept.sum())
 
     def held(self) -> Pages:
         """All of these pages."""
@@ -75,24 +77,26 @@ class Residents:
     def evict(self, pages: int, spare: Snapshot | None = None) -> int:
         """Let snapshots go until `pages` pages are free that were not; returns how many became free.
 
-        Those that no sequence uses go first; of others only the pages come free that sequences have copied. `spare`
-        stays.
+        Those that nobody shares go first, and last those that share all their pages, with sequences or with kept
+        beginnings of prompts, and free none by themselves. `spare` stays.
         """
         spared = None if spare is None else _key(spare)
         before = self._pool.free
-        for used in (False, True):
-            for key in self._least_recent(used=used):
-                if self._pool.free - before >= pages:
-                    return self._pool.free - before
-                if key != spared:
-                    self._forget(key)
+        for key in self._cheapest():
+            if self._pool.free - before >= pages:
+                break
+            if key != spared:
+                self._forget(key)
         return self._pool.free - before
 
-    def _least_recent(self, *, used: bool) -> Iterator[Hashable]:
-        for key, contents in list(self._kept.items()):
-            shared = self._pool.refs[contents.held] > 1
-            if bool(shared.any()) == used and not shared.all():
-                yield key
+    def _cheapest(self) -> list[Hashable]:
+        """The order in which they go, within each kind by their last use."""
+
+        def sharing(key: Hashable) -> tuple[bool, bool]:
+            shared = self._pool.refs[self._kept[key].held] > 1
+            return bool(shared.all()), bool(shared.any())
+
+        return sorted(self._kept, key=sharing)
 
     def _forget(self, key: Hashable) -> None:
         contents = self._kept.pop(key, None)

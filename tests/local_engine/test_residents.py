@@ -167,6 +167,29 @@ def test_a_text_gives_way_to_a_prompt_and_comes_back(folder: Path) -> None:
         let_go(small)
 
 
+def test_pages_that_two_caches_keep_give_way(folder: Path) -> None:
+    """A text of whole pages is a beginning of prompts as well: every page is held twice, and used by nobody."""
+    with load(folder, blocks=30, step_tokens=64) as small:
+        snapshot = read(small, tokens=TEXT[:192])
+        assert small.stats().pages_used == small.stats().pages_cached == 12 * 6
+        assert len(ask(small, prompt_of(430, 5), SHORT).tokens) == 12
+        assert not is_resident(small, snapshot)
+        let_go(small)
+
+
+def test_snapshots_of_one_text_count_their_pages_once(folder: Path) -> None:
+    """Twelve pieces that begin alike would be more than half of the pool, if each were counted for itself."""
+    with load(folder, blocks=60, step_tokens=64, prefix_cache=False) as small:
+
+        async def pieces() -> list[Snapshot]:
+            return [at async for at in small.prefill_pieces([prompt_of(32, seed) for seed in range(12)])]
+
+        at = asyncio.run(pieces())
+        assert all(is_resident(small, each) for each in at)
+        assert small.stats().pages_used == small.stats().pages_cached == 24 * 6
+        let_go(small)
+
+
 def test_a_text_in_use_is_let_go_before_an_answer_gives_way(folder: Path) -> None:
     """A pool for the text and two answers, but not for a copy of its last pages besides."""
     long = replace(SHORT, max_tokens=60)
