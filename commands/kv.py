@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lcdoc.commands.guard import guarded, usage_error
-from lcdoc.commands.options import DebugOption, JsonOption
+from lcdoc.commands.options import DebugOption, JsonOption, QuietOption
 
 if TYPE_CHECKING:
+    from lcdoc.agents.models.local import LocalSource
     from lcdoc.agents.models.local_engines import LocalOptions
     from lcdoc.agents.models.local_facts import LocalFacts
     from lcdoc.screen import Screen
@@ -104,6 +106,47 @@ def kv_show(
         _tell(screen, lines | ({} if need is None else {"memory": need.lines()}))
 
 
+@kv_app.command("heads")
+@guarded
+def kv_heads(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A local model, as --model takes it.")],
+    text: Annotated[
+        Path | None,
+        typer.Option("--text", metavar="FILE", help="Find them by this document [default: instructions of lcdoc]."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write here [default: where static looks, for this model]."),
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Find which heads of a model fetch from afar, for the budget static: once for each model.
+
+    The model reads the beginning of a text and repeats it. Scores go from 0 to 1, a line for each layer.
+
+    lcdoc kv heads local/models/qwen
+
+    lcdoc ask book.pdf "Why did she leave?" --model local/models/qwen --kv snapkv+static@0.25
+    """
+    from lcdoc.agents.models.local_heads import find_local_heads
+    from lcdoc.screen import Screen
+
+    name, source = _source(model)
+    with Screen(quiet=quiet) as screen:
+        screen.say(f"loading {name}; it reads a text twice")
+        found = find_local_heads(name, source, text=text, out=out)
+        if as_json:
+            screen.json(found.as_dict())
+        else:
+            for layer, scores in enumerate(found.scores):
+                screen.plain(f"layer {layer:>2}  " + " ".join(f"{score:.2f}" for score in scores))
+        screen.say(f"head scores, found by {found.tokens:,} tokens, are in {found.path}")
+        if found.alike:
+            screen.warn("all heads score alike: static tells this model's heads apart by next to nothing")
+
+
 def _tell(screen: Screen, told: Mapping[str, Sequence[str]]) -> None:
     """Names, and what is said of each in lines that fit beside it."""
     width = max(_NAME_WIDTH, *map(len, told))
@@ -116,13 +159,20 @@ def _tell(screen: Screen, told: Mapping[str, Sequence[str]]) -> None:
 
 def _model(name: str) -> tuple[LocalFacts, LocalOptions]:
     """What is known of a local model before it is loaded. Raises ModelError."""
-    from lcdoc.agents.models.config import load_config
     from lcdoc.agents.models.local_facts import facts_of
+
+    named, source = _source(name)
+    if source.folder is None:
+        raise usage_error(f"{name} is not on this machine yet: ask it something, and it is fetched")
+    return facts_of(named, source.folder, source.options.device), source.options
+
+
+def _source(name: str) -> tuple[str, LocalSource]:
+    """Where a local model is, and its name in full. Raises ModelError."""
+    from lcdoc.agents.models.config import load_config
     from lcdoc.agents.models.names import not_local, resolve
 
     chosen = resolve(name, load_config())
     if chosen.local is None:
         raise not_local(name)
-    if chosen.local.folder is None:
-        raise usage_error(f"{name} is not on this machine yet: ask it something, and it is fetched")
-    return facts_of(name, chosen.local.folder, chosen.local.options.device), chosen.local.options
+    return chosen.spec.name, chosen.local

@@ -8,7 +8,7 @@ from typing import Final
 
 import torch
 
-from lcdoc.local_engine.compression.recipe import Recipe, as_recipe
+from lcdoc.local_engine.compression.recipe import Recipe, as_recipe, is_auto
 from lcdoc.local_engine.compression.stretched_rope import Stretching
 from lcdoc.local_engine.config import ModelConfig, read_config
 from lcdoc.local_engine.decoder import Decoder, Operations
@@ -50,8 +50,9 @@ class KVConfig:
     prefix_cache: bool = True
     """Whether beginnings of prompts are kept for later requests, while nothing else needs their pages."""
     recipe: Recipe | str | None = None
-    """How the cache of each request is compressed, unless the request says otherwise; None keeps everything. What a
-    recipe has cut is not shared: such requests neither find nor leave beginnings in the prefix cache."""
+    """How the cache of each request is compressed, unless the request says otherwise; None keeps everything, "auto"
+    does so where it fits (compression/auto.py). What a recipe has cut is not shared: such requests neither find nor
+    leave beginnings in the prefix cache."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ class Assembly:
     scheduler: Scheduler
     recipe: Recipe | None
     """How the cache of a request is compressed that does not say."""
+    auto: bool
+    """Whether it is chosen for each such request."""
+    folder: Path
     dtype: torch.dtype
     device: torch.device
     weight_bytes: int
@@ -85,7 +89,8 @@ def assemble(
     on_fetch: OnFetch | None,
 ) -> tuple[Assembly, Decoder | GraphedDecoder]:
     """Load a checkpoint; see `Engine.load`. Raises EngineError: ModelFilesError, UnsupportedModelError."""
-    recipe = as_recipe(kv.recipe)
+    auto = is_auto(kv.recipe)
+    recipe = None if auto else as_recipe(kv.recipe)
     stretching = Stretching.parse(rope) if isinstance(rope, str) else rope
     folder = locate(path_or_hub_id, on_fetch)
     config = read_config(folder)
@@ -120,6 +125,8 @@ def assemble(
             step_tokens=step_tokens or STEP_TOKENS[where.type],
         ),
         recipe,
+        auto,
+        folder,
         number_type,
         where,
         weights.nbytes,

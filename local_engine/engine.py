@@ -166,9 +166,9 @@ class Engine:
         With `schema` (a JSON schema) the answer is an instance of it; with `regex` it matches. `kv` is how the cache
         is compressed, by default as the engine was loaded; "full" keeps everything, "auto" does where that fits.
         `marks` tells a recipe what to keep of the prompt. The prompt goes on behind `prefix`, a text that was read
-        before; a chat has to begin with it. Behind one, nothing is compressed unless `kv` says so here, and then only what comes behind it; with
-        `evict_prefix` the recipe is for both together, as for one text. Marks count from its beginning. Raises
-        EngineError: InvalidRequestError, RequestTooLargeError, SnapshotError, EngineClosedError.
+        before; a chat has to begin with it. Behind one, nothing is compressed unless `kv` says so here, and then only
+        what comes behind it; with `evict_prefix` the recipe is for both together, as for one text. Marks count from its
+        beginning. Raises EngineError: InvalidRequestError, RequestTooLargeError, SnapshotError, EngineClosedError.
         """
         return self._answer(
             Ask(

@@ -21,10 +21,14 @@ def rotated_by_length(config: ModelConfig) -> bool:
     return config.rope.kind in {"dynamic", "longrope"}
 
 
+def room_in_full(tables: PageTables) -> int:
+    """Entries a row that the cache holds, of one sequence that has all of it."""
+    return tables.pool.pages // (tables.layers * tables.kv_heads) * tables.pool.page_size
+
+
 def window_in_full(config: ModelConfig, tables: PageTables) -> int:
     """Where everything is kept."""
-    fits = tables.pool.pages // (tables.layers * tables.kv_heads) * tables.pool.page_size
-    return min(config.context_window, fits)
+    return min(config.context_window, room_in_full(tables))
 
 
 def window_behind(config: ModelConfig, tables: PageTables, prefix: Snapshot) -> int:

@@ -18,8 +18,6 @@ from lcdoc.local_engine.compression.allowance import Allowance
 from lcdoc.local_engine.compression.recipe import FULL, Recipe, When
 from lcdoc.local_engine.errors import RequestTooLargeError
 
-AUTO: Final = "auto"
-"""In place of a recipe: what `auto_recipe` chooses."""
 Use = Literal["question", "document", "chat", "output"]
 """What a cache is for: one question with its text, a text that is kept for questions to come, a chat, or an answer that
 is longer than what it is made from."""

@@ -34,6 +34,8 @@ Protect = Literal["named", "headings", "starts", "none"]
 
 FULL: Final = "full"
 """In place of a recipe: keep everything, whatever the engine's own recipe is."""
+AUTO: Final = "auto"
+"""In place of a recipe: what `auto.auto_recipe` takes for a request, by its length and the memory there is."""
 _RECIPE_OPTIONS: Final = ("sinks", "recent", "protect", "when", "positions", "ratio", "tokens")
 SCHEMES: Final[dict[str, type[Positions]]] = {
     "original": Original,
@@ -44,6 +46,8 @@ SCHEMES: Final[dict[str, type[Positions]]] = {
 _DEFAULTS: Final[dict[Kind, str]] = {"budget": "uniform", "reducer": "drop"}
 _SINKS: Final = 4
 _RECENT: Final = 32
+_LEAST_PART: Final = 16
+"""Of a small budget, at most so small a part goes to last entries that nothing is known to ask for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ class Recipe:
     """First entries that are always kept."""
     recent: int | None = None
     """Last entries that are always kept. None: as many as there are queries in the window that a scorer takes for the
-    question, or as its share of the budget asks for, else 32; then at most half of the budget."""
+    question, or as its share of the budget asks for, then at most half of the budget; else 32, or a 16th of it."""
     protect: Protect = "named"
     """What else is kept in any case of what the caller knows of the text, within half of the budget (`Marks.settled`):
     `named` spans, such as question and instructions; these and `headings`, or the `starts` of sentences; or `none`."""
@@ -184,7 +188,7 @@ class Recipe:
         recent = self.recent
         if recent is None:
             window = self.scorer.needs.window if self._looks_at_question else 0
-            recent = max(window, math.floor(self.needs.recent * budget)) or _RECENT
+            recent = max(window, math.floor(self.needs.recent * budget)) or min(_RECENT, budget // _LEAST_PART)
             recent = min(recent, budget // 2)
         sinks = min(self.sinks, budget // 2)
         return sinks, min(recent, budget - sinks)
@@ -221,8 +225,15 @@ class Recipe:
             )
 
 
+def is_auto(kv: Recipe | str | None) -> bool:
+    """Whether the recipe is yet to be chosen."""
+    return isinstance(kv, str) and kv.strip().lower() == AUTO
+
+
 def as_recipe(kv: Recipe | str | None) -> Recipe | None:
-    """The recipe, read where it is a text; None for `full`. Raises InvalidRequestError."""
+    """The recipe, read where it is a text; None for `full`. Raises InvalidRequestError, for `auto` too."""
+    if is_auto(kv):
+        raise InvalidRequestError("auto goes by the length of a whole text, which is not known here: name a recipe")
     if isinstance(kv, str):
         return None if kv.strip().lower() == FULL else Recipe.parse(kv)
     return kv

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +31,27 @@ class StaticHeads:
     """Retrieval heads share what streaming heads leave, by score; these keep what is protected and the last entries."""
 
     file: str = ""
-    """The model's head scores, as `save_head_scores` writes them; there is no default."""
+    """The model's head scores, as `save_head_scores` writes them. Empty: those that are kept for the model, which the
+    engine knows (`known_heads.py`)."""
     retrieval: float = 0.5
     """The part of all heads that may fetch from anywhere: those with the highest head scores; 0 to 1, at least one."""
     recent: int = 256
     """How many last entries a streaming head keeps, within the budget."""
-    _scores: Tensor = field(init=False, repr=False, compare=False)
+    _scores: Tensor | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
-        if not self.file:
-            raise InvalidRequestError("static: file is not set: name the file of head scores made for this model")
         if not 0 <= self.retrieval <= 1:
             raise InvalidRequestError(f"static: retrieval is {self.retrieval}: give a number from 0 to 1")
         if self.recent < 0:
             raise InvalidRequestError(f"static: recent is {self.recent}: give 0 or more entries")
-        object.__setattr__(self, "_scores", load_head_scores(Path(self.file)))
+        if self.file:
+            object.__setattr__(self, "_scores", load_head_scores(Path(self.file)))
+
+    def of_model(self, scores: Tensor) -> StaticHeads:
+        """The same with a model's head scores, float32 [L, H]."""
+        budget = replace(self)
+        object.__setattr__(budget, "_scores", scores)
+        return budget
 
     @property
     def ragged(self) -> bool:
@@ -58,10 +64,10 @@ class StaticHeads:
     def keep(self, scores: Scores) -> Tensor:
         """bool [L, H, n]; see `parts.Budget`. Raises InvalidRequestError where the file is of another kind of model."""
         layers, heads, _ = scores.valid.shape
-        if self._scores.shape != (layers, heads):
-            made_for = " x ".join(map(str, self._scores.shape))
+        if self._known.shape != (layers, heads):
+            made_for = " x ".join(map(str, self._known.shape))
             raise InvalidRequestError(
-                f"{self.file}: holds scores of {made_for} heads where the model has {layers} x {heads}: "
+                f"{self.file or 'static'}: holds scores of {made_for} heads where the model has {layers} x {heads}: "
                 "make head scores with this model"
             )
         fetching = self.retrieval_heads()
@@ -79,9 +85,17 @@ class StaticHeads:
 
     def retrieval_heads(self) -> Tensor:
         """bool [L, H]; of equal heads the earlier ones."""
-        count = max(1, round(self.retrieval * self._scores.numel()))
-        chosen = self._scores.flatten().sort(descending=True, stable=True).indices[:count]
-        return torch.zeros(self._scores.numel(), dtype=torch.bool).scatter_(0, chosen, True).view_as(self._scores)
+        known = self._known
+        count = max(1, round(self.retrieval * known.numel()))
+        chosen = known.flatten().sort(descending=True, stable=True).indices[:count]
+        return torch.zeros(known.numel(), dtype=torch.bool).scatter_(0, chosen, True).view_as(known)
+
+    @property
+    def _known(self) -> Tensor:
+        """Raises InvalidRequestError where there is no file, and no engine has given its model's scores."""
+        if self._scores is None:
+            raise InvalidRequestError("static: no head scores are known: name their file, as in static:file=heads.json")
+        return self._scores
 
 
 def head_scores(scores: Scores) -> Tensor:

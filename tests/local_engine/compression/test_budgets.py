@@ -368,8 +368,15 @@ def test_static_heads_refuse_other_models_and_missing_files(stored: Path, tmp_pa
         StaticHeads(file=str(stored)).keep(made(random_values(3, 2, 9), 3))
     with pytest.raises(InvalidRequestError, match=r"none\.json: cannot be read"):
         StaticHeads(file=str(tmp_path / "none.json"))
-    with pytest.raises(InvalidRequestError, match="file is not set"):
-        StaticHeads()
+    with pytest.raises(InvalidRequestError, match="no head scores are known: name their file"):
+        StaticHeads().keep(made(random_values(2, 2, 9), 3))
+
+
+def test_static_heads_may_be_told_their_model_s_scores(stored: Path) -> None:
+    scores = made(random_values(2, 2, 40), 10)
+    told = StaticHeads(recent=5).of_model(load_head_scores(stored))
+    assert torch.equal(told.keep(scores), StaticHeads(file=str(stored), recent=5).keep(scores))
+    assert told == StaticHeads(recent=5)
 
 
 @pytest.mark.parametrize(
