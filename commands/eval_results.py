@@ -95,7 +95,9 @@ def eval_compare(
 @guarded
 def eval_export(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids, or their first characters.")],
-    markdown: Annotated[bool, typer.Option("--markdown", help="A table, a column for each run.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="A table: a column for each run, or a row where sets differ.")
+    ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="A line for each question of the first run.")] = False,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="A picture; takes lcdoc[plot].", show_default=False)
@@ -110,13 +112,14 @@ def eval_export(
     lcdoc eval export 3f2a 91bc --plot scores.svg
     """
     from lcdoc.evaluation.export import csv_of, written
-    from lcdoc.evaluation.report import table
+    from lcdoc.evaluation.report import overview, table
 
     if not (markdown or as_csv or plot):
         raise usage_error("say what to write: --markdown, --csv or --plot FILE")
     with opened(library, runs) as (screen, results):
         if markdown:
-            screen.plain(table(results, markdown=True))
+            one_set = len({result.subject for result in results}) == 1
+            screen.plain((table if one_set else overview)(results, markdown=True))
         if as_csv:
             screen.plain(csv_of(results[0]))
         if plot:

@@ -24,6 +24,7 @@ for _name, _metric in METRICS.items():
     _SHOWN[_name] = _metric
     if _name == "refused":
         _SHOWN[_RISK] = RISK
+_OF_OVERVIEW = ("f1", "contains", "answered", "refused", _RISK, "gold_cited", "citations_right", "recall_5", "seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,16 @@ def table(results: Sequence[Result], *, markdown: bool = False) -> str:
     rows.append(["questions (failed)", *(f"{len(result.items)} ({result.failed})" for result in results)])
     rows.append(["documents", *(str(result.documents) for result in results)])
     rows.append(["evaluation", *(result.evaluation.id for result in results)])
+    return laid_out(rows, markdown=markdown)
+
+
+def overview(results: Sequence[Result], *, markdown: bool = False) -> str:
+    """A row for each result, for results of several sets; shares in percent, with 95 % intervals."""
+    names = [name for name in _OF_OVERVIEW if any(name in result.estimates for result in results)]
+    rows = [["questions", "asked", *(_SHOWN[name].title for name in names)]]
+    for result in results:
+        asked = f"{result.subject} ({len(result.items)})"
+        rows.append([asked, result.title, *(cell(_SHOWN[name], result.estimates.get(name)) for name in names)])
     return laid_out(rows, markdown=markdown)
 
 

@@ -12,7 +12,7 @@ import pytest
 from lcdoc.evaluation.errors import EvaluationError
 from lcdoc.evaluation.export import csv_of, written
 from lcdoc.evaluation.needle_map import map_text, shares
-from lcdoc.evaluation.report import Result, compared, comparison_table, result_of, table, worst
+from lcdoc.evaluation.report import Result, compared, comparison_table, overview, result_of, table, worst
 from lcdoc.memory import Library
 
 SETTINGS = {"set": "squad", "split": "v2.0", "part": "test", "way": "retrieve", "model": "offline"}
@@ -62,6 +62,14 @@ def test_a_table_has_means_with_intervals_and_leaves_empty_rows_out(library: Lib
     assert markdown[0] == "|  | retrieve, offline | retrieve, offline |"
     assert markdown[1] == "|---|---|---|"
     assert all(line.count("|") == 4 for line in markdown)
+
+
+def test_an_overview_has_a_row_for_each_of_several_sets(library: Library) -> None:
+    results = [keep(library, {"a": 0.5, "b": 1.0}, set=name, part="all") for name in ("squad", "policyqa")]
+    header, _, first, second = overview(results, markdown=True).splitlines()
+    assert header == "| questions | asked | F1 | contains | AURC | seconds |"
+    assert first.startswith("| squad v2.0 (2) | retrieve, offline | 75.0 [")
+    assert second.startswith("| policyqa v2.0 (2) | ")
 
 
 def test_two_are_compared_on_the_questions_they_share(library: Library) -> None:
