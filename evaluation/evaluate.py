@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lcdoc.agents.models.budget import Budget
 from lcdoc.agents.models.call_store import StoreMode
@@ -28,6 +28,7 @@ from lcdoc.workflows.registry import AUTO, names
 from lcdoc.workflows.run import OFFLINE
 from lcdoc.workflows.workflow import Plan
 
+T = TypeVar("T")
 _REHEARSED = 6
 """Questions that an estimate goes by."""
 
@@ -196,7 +197,7 @@ def _desk(library: Library, asked: Asked) -> Desk:
     return Desk(library, load_embedder(asked.embedder), model=asked.model, store=asked.store, profile=asked.profile)
 
 
-async def _closing(desk: Desk, work: Any) -> Any:
+async def _closing(desk: Desk, work: Coroutine[Any, Any, T]) -> T:
     try:
         return await work
     finally:
