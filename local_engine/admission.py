@@ -26,7 +26,8 @@ from lcdoc.local_engine.detokenizer import Detokenizer
 from lcdoc.local_engine.errors import InvalidRequestError, RequestTooLargeError
 from lcdoc.local_engine.requests import Deliver, Request
 from lcdoc.local_engine.sampling import Sampling
-from lcdoc.local_engine.snapshot import Snapshot, checked_meta, checked_spans
+from lcdoc.local_engine.snapshot import Snapshot
+from lcdoc.local_engine.snapshot_fields import checked_meta, checked_spans
 from lcdoc.local_engine.speculation import PromptLookup
 from lcdoc.local_engine.stop_strings import StopStrings
 from lcdoc.local_engine.token_spans import spans_in
@@ -124,7 +125,7 @@ class Admission:
             if prefix is not None:
                 held = math.ceil(prefix.lengths.mean())
                 allowance = replace(allowance, begun=prefix.read, held=held, keeps=not ask.evict_prefix)
-            marks = self._marks(ask, recipe, ids).settled(recipe.protect, allowance.budget(0))
+            marks = self._marks(ask, recipe, ids).settled(recipe.protect, allowance.budget(0) - allowance.kept)
         window = self._window_of(allowance, prefix)
         answers = ask.purpose == "answer"
         if len(ids) + answers > window:

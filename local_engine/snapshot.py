@@ -26,14 +26,13 @@ from lcdoc.local_engine.errors import InvalidRequestError, SnapshotError
 from lcdoc.local_engine.model_identity import ModelIdentity
 from lcdoc.local_engine.page_rows import stretches
 from lcdoc.local_engine.page_tables import PageTables
+from lcdoc.local_engine.snapshot_fields import checked_meta, meta_of, rows_of, shaped, spans_of
 from lcdoc.local_engine.stored_rows import Rows
 from lcdoc.local_engine.tensor_file import damaged, map_tensors, write_tensors
 
 _FORMAT: Final = "lcdoc snapshot"
 _VERSION: Final = "2"
 _FIGURE: Final = "figure."
-_MOST_META: Final = 1 << 16
-"""Bytes of what a caller says of a snapshot."""
 _AT_ONCE: Final = 1 << 16
 """Entries that are put into pages together."""
 
@@ -215,12 +214,12 @@ class Snapshot:
 
     @classmethod
     def _checked(cls, tensors: Mapping[str, Tensor], manifest: Mapping[str, str], origin: Origin) -> Self:
-        tokens = _shaped(tensors, "tokens", None, dtype=torch.int32)
-        lengths = _shaped(tensors, "lengths", None, None, dtype=torch.int32).numpy().astype(np.int64)
+        tokens = shaped(tensors, "tokens", None, dtype=torch.int32)
+        lengths = shaped(tensors, "lengths", None, None, dtype=torch.int32).numpy().astype(np.int64)
         if not lengths.size or lengths.min() < 0 or lengths.max() > len(tokens) or not lengths.max():
             raise ValueError(f"rows that do not fit a text of {len(tokens)} tokens")
         entries = int(lengths.sum())
-        keys, values = (_rows(tensors, name, entries) for name in ("keys", "values"))
+        keys, values = (rows_of(tensors, name, entries) for name in ("keys", "values"))
         if keys.numbers.shape != values.numbers.shape or keys.numbers.dtype != values.numbers.dtype:
             raise ValueError("keys and values of two kinds")
         place = int(manifest["place"])
@@ -229,6 +228,9 @@ class Snapshot:
         first = int(manifest["first"])
         if not 0 <= first <= len(tokens) or len(tokens) - first > lengths.min():
             raise ValueError(f"a text of {len(tokens)} tokens that was last cut after {first}")
+        positions = shaped(tensors, "positions", entries, dtype=torch.int32)
+        if int(positions.min()) < 0 or int(positions.max()) >= len(tokens):
+            raise ValueError(f"entries that stand outside a text of {len(tokens)} tokens")
         names = [name for name in tensors if name.startswith(_FIGURE)]
         return cls(
             ModelIdentity(manifest["model"], manifest["fingerprint"]),
@@ -238,14 +240,14 @@ class Snapshot:
             place,
             keys,
             values,
-            _shaped(tensors, "positions", entries, dtype=torch.int32),
-            _shaped(tensors, "rotated_at", entries, dtype=torch.int32),
-            _shaped(tensors, "bias", entries, dtype=torch.float32) if "bias" in tensors else None,
+            positions,
+            shaped(tensors, "rotated_at", entries, dtype=torch.int32),
+            shaped(tensors, "bias", entries, dtype=torch.float32) if "bias" in tensors else None,
             int(manifest["cache_bytes"]),
             first,
-            {name[len(_FIGURE) :]: _shaped(tensors, name, entries, dtype=torch.float32) for name in names},
-            _spans(tensors, len(tokens)),
-            _meta(manifest),
+            {name[len(_FIGURE) :]: shaped(tensors, name, entries, dtype=torch.float32) for name in names},
+            spans_of(tensors, len(tokens)),
+            meta_of(manifest),
             origin,
         )
 
@@ -286,59 +288,3 @@ class Snapshot:
                 "it is read"
             )
         return self.spans
-
-
-def checked_meta(meta: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a caller says of a text, as a file would give it back. Raises InvalidRequestError."""
-    try:
-        written = json.dumps(dict(meta or {}), ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InvalidRequestError(
-            f"meta is no JSON object ({error}): give strings, numbers, lists and objects"
-        ) from None
-    if len(written.encode(errors="surrogatepass")) > _MOST_META:
-        raise InvalidRequestError(f"meta has {len(written):,} characters: keep it below {_MOST_META:,} bytes")
-    made: dict[str, Any] = json.loads(written)
-    return made
-
-
-def checked_spans(spans: NDArray[np.integer], tokens: int) -> NDArray[np.int32]:
-    """Spans [tokens, 2] in ascending order. Raises ValueError."""
-    if spans.shape != (tokens, 2) or (spans < 0).any() or (spans[:, 1] < spans[:, 0]).any():
-        raise ValueError(f"spans of {list(spans.shape)} for {tokens} tokens, or some that end before they begin")
-    if (spans[1:] < spans[:-1]).any():
-        raise ValueError("spans that are not in the order of the tokens")
-    return spans.astype(np.int32, copy=False)
-
-
-def _rows(tensors: Mapping[str, Tensor], name: str, entries: int) -> Rows:
-    numbers = _shaped(tensors, name, entries, None)
-    if numbers.dtype != torch.int8:
-        if not numbers.is_floating_point():
-            raise ValueError(f"{name} are {numbers.dtype}")
-        return Rows(numbers)
-    return Rows(numbers, _shaped(tensors, f"{name}.scale", entries, dtype=torch.float16))
-
-
-def _shaped(tensors: Mapping[str, Tensor], name: str, *shape: int | None, dtype: torch.dtype | None = None) -> Tensor:
-    """The tensor, which has this shape; None is any size."""
-    tensor = tensors[name]
-    fits: Any = len(tensor.shape) == len(shape) and all(
-        wanted in (None, size) for size, wanted in zip(tensor.shape, shape, strict=True)
-    )
-    if not fits or (dtype is not None and tensor.dtype != dtype):
-        raise ValueError(f"{name} are {list(tensor.shape)} of {tensor.dtype}")
-    return tensor
-
-
-def _spans(tensors: Mapping[str, Tensor], tokens: int) -> NDArray[np.int32] | None:
-    if "spans" not in tensors:
-        return None
-    return checked_spans(_shaped(tensors, "spans", tokens, 2, dtype=torch.int32).numpy(), tokens)
-
-
-def _meta(manifest: Mapping[str, str]) -> dict[str, Any]:
-    meta = json.loads(manifest.get("meta", "{}"))
-    if not isinstance(meta, dict):
-        raise ValueError(f"meta that is {type(meta).__name__}")
-    return meta

@@ -313,6 +313,17 @@ def test_rows_longer_than_the_text_are_refused(engine: Engine, tmp_path: Path) -
         Snapshot.load(path)
 
 
+@pytest.mark.parametrize("position", [-1, 203])
+def test_entries_outside_the_text_are_refused(engine: Engine, tmp_path: Path, position: int) -> None:
+    path = tmp_path / "text.kv"
+    read(engine).save(path)
+    header, data = header_of(path)
+    first, _ = header["positions"]["data_offsets"]
+    rewrite(path, header, data[:first] + np.array([position], np.int32).tobytes() + data[first + 4 :])
+    with pytest.raises(SnapshotError, match="outside a text of 203 tokens"):
+        Snapshot.load(path)
+
+
 def test_tokens_that_the_model_has_not_are_refused(engine: Engine, tmp_path: Path) -> None:
     path = tmp_path / "text.kv"
     read(engine).save(path)
@@ -439,7 +450,7 @@ def test_a_snapshot_says_what_its_caller_said(engine: Engine, tmp_path: Path) ->
     assert Snapshot.load(tmp_path / "text.kv").meta == snapshot.meta == meta
     assert snapshot.described({"other": 1}).meta == {"other": 1}
     assert read(engine).meta == {}
-    for wrong in ({"a": object()}, {"a": float("nan")}, {"a": "x" * 70_000}):
+    for wrong in ({"a": object()}, {"a": float("nan")}, {"a": "x" * 70_000}, {"a": "\ud800"}):
         with pytest.raises(InvalidRequestError, match="meta"):
             asyncio.run(engine.prefill(TEXT, meta=wrong))
     path = tmp_path / "text.kv"
