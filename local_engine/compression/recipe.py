@@ -46,7 +46,7 @@ SCHEMES: Final[dict[str, type[Positions]]] = {
 _DEFAULTS: Final[dict[Kind, str]] = {"budget": "uniform", "reducer": "drop"}
 _SINKS: Final = 4
 _RECENT: Final = 32
-_LEAST_PART: Final = 16
+_LEAST_PART: Final = 8
 """Of a small budget, at most so small a part goes to last entries that nothing is known to ask for."""
 
 
@@ -92,7 +92,7 @@ class Recipe:
     """First entries that are always kept."""
     recent: int | None = None
     """Last entries that are always kept. None: as many as there are queries in the window that a scorer takes for the
-    question, or as its share of the budget asks for, then at most half of the budget; else 32, or a 16th of it."""
+    question, or as its share of the budget asks for, then at most half of the budget; else 32, or an 8th of it."""
     protect: Protect = "named"
     """What else is kept in any case of what the caller knows of the text, within half of the budget (`Marks.settled`):
     `named` spans, such as question and instructions; these and `headings`, or the `starts` of sentences; or `none`."""
@@ -188,7 +188,7 @@ class Recipe:
         recent = self.recent
         if recent is None:
             window = self.scorer.needs.window if self._looks_at_question else 0
-            recent = max(window, math.floor(self.needs.recent * budget)) or min(_RECENT, budget // _LEAST_PART)
+            recent = max(window, math.floor(self.needs.recent * budget)) or min(_RECENT, -(-budget // _LEAST_PART))
             recent = min(recent, budget // 2)
         sinks = min(self.sinks, budget // 2)
         return sinks, min(recent, budget - sinks)

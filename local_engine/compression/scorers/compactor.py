@@ -4,6 +4,10 @@ Cache Compression with Approximate Leverage Scores", section 3).
 No later question is needed: the statistical leverage of a key says how much of the row space of all keys is lost with
 it, and attention within a chunk, in both directions, which tokens carry their surroundings. Keys are taken before
 rotation, since their content is meant, and sketched to few dimensions first.
+
+As in the authors' own code, and unlike attention, logits within a chunk are not divided by sqrt(D): each query then
+points at few keys, and c_i says which ones are pointed at rather than which ones are near. The weight of the leverage
+is what their code tends to where little is kept: there it is the share that is dropped.
 """
 
 from __future__ import annotations
@@ -32,10 +36,12 @@ class Compactor:
     count as average.
     """
 
-    weight: float = 0.5
-    """Of the leverage beside the attention; 0 or more."""
-    chunk: int = 128
+    weight: float = 1.0
+    """Of the leverage beside the attention; 0 or more. More of it suits texts of which single facts are asked."""
+    chunk: int = 256
     """Entries that attend to each other."""
+    scaled: bool = False
+    """Whether logits within a chunk are multiplied by what attention multiplies them by."""
     sketch: int = 48
     """Dimensions that keys are sketched to."""
     ridge: float = 1e-3
@@ -76,7 +82,8 @@ class Compactor:
             attended[:, : size - count] = stored[:, : size - count]
         if count:
             latest = slice(size - count, size)
-            inside = chunk_attention(queries[:, :, -count:], heads.keys[:, latest], heads.model.scale, self.chunk)
+            scale = heads.model.scale if self.scaled else 1.0
+            inside = chunk_attention(queries[:, :, -count:], heads.keys[:, latest], scale, self.chunk)
             attended[:, latest] = averaged(inside * heads.values[:, latest].to(torch.float32).norm(dim=-1))
         heads.state[_STATE] = attended
         return attended

@@ -115,7 +115,8 @@ def compactor_by_hand(heads: Heads, options: Compactor) -> Tensor:
             for g in range(GROUP):
                 for q in members:
                     query = heads.queries[h, g, q - (n - w)].double()
-                    logits = [float(query @ heads.keys[h, i].double()) * heads.model.scale for i in members]
+                    scale = heads.model.scale if options.scaled else 1.0
+                    logits = [float(query @ heads.keys[h, i].double()) * scale for i in members]
                     total = sum(math.exp(each) for each in logits)
                     for i, each in zip(members, logits, strict=True):
                         c[i] += math.exp(each) / total / GROUP
@@ -135,7 +136,7 @@ def compactor_by_hand(heads: Heads, options: Compactor) -> Tensor:
     [
         ((2, 45, 8, 45), Compactor(chunk=16, sketch=5)),
         ((2, 45, 8, 45), Compactor(chunk=200, sketch=12, weight=1.5, ridge=0.1, seed=3)),
-        ((1, 30, 6, 11), Compactor(chunk=4, sketch=4)),
+        ((1, 30, 6, 11), Compactor(chunk=4, sketch=4, scaled=True)),
         ((1, 2, 6, 2), Compactor()),
     ],
 )

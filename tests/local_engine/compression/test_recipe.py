@@ -109,7 +109,7 @@ def test_every_part_has_a_name_and_a_line(name: str) -> None:
 def test_what_is_protected_leaves_room() -> None:
     recipe = Recipe.parse("knorm@0.5")
     assert recipe.protects(1000) == (4, 32)
-    assert recipe.protects(40) == (4, 20)
+    assert recipe.protects(40) == (4, 5)
     assert recipe.protects(2) == (1, 1)
     assert Recipe.parse("snapkv:window=64@0.5").protects(1000) == (4, 64)
     # Queries that are no question are looked at, and what they stand by may go.
