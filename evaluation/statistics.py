@@ -6,13 +6,15 @@ Questions about one document are alike, so whole documents are drawn, not questi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 RESAMPLES = 2_000
+_AT_ONCE = 200
+"""So that the samples of ten thousand questions fit in memory."""
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.intp]
 
@@ -41,8 +43,7 @@ class Difference:
 def mean_of(values: Sequence[float], documents: Sequence[Hashable], *, seed: int = 0) -> Estimate:
     """The mean of one figure a question; `documents` says of which document each question is. Not for no values."""
     figures = np.asarray(values, dtype=np.float64)
-    draws = _resampled(lambda places: float(figures[places].mean()), documents, seed)
-    return _estimate(float(figures.mean()), draws, documents)
+    return _estimate(float(figures.mean()), _resampled_means(figures, documents, seed), documents)
 
 
 def risk_coverage_of(
@@ -50,7 +51,10 @@ def risk_coverage_of(
 ) -> Estimate:
     """`risk_coverage_area` with its interval."""
     sure, right = np.asarray(confidences, dtype=np.float64), np.asarray(scores, dtype=np.float64)
-    draws = _resampled(lambda places: risk_coverage_area(sure[places], right[places]), documents, seed)
+    owners, _ = _numbered(documents)
+    every = np.arange(len(owners))
+    drawn = (np.repeat(every, row[owners]) for times in _times_drawn(documents, seed) for row in times)
+    draws = np.array([risk_coverage_area(sure[places], right[places]) for places in drawn])
     return _estimate(risk_coverage_area(sure, right), draws, documents)
 
 
@@ -59,7 +63,7 @@ def paired_difference(
 ) -> Difference:
     """The mean of `second` minus that of `first`, question by question; both in the same order."""
     gains = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
-    draws = _resampled(lambda places: float(gains[places].mean()), documents, seed)
+    draws = _resampled_means(gains, documents, seed)
     tail = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
     least = 2.0 ** (1 - _numbered(documents)[1])
     return Difference(
@@ -80,15 +84,19 @@ def risk_coverage_area(confidences: Sequence[float] | Floats, scores: Sequence[f
     return float((np.cumsum(ordered) / np.arange(1, len(ordered) + 1)).mean())
 
 
-def _resampled(statistic: Callable[[Places], float], documents: Sequence[Hashable], seed: int) -> Floats:
-    """The statistic of RESAMPLES samples of the questions, each of as many documents as there are."""
+def _resampled_means(figures: Floats, documents: Sequence[Hashable], seed: int) -> Floats:
+    """Means of RESAMPLES samples of the questions, each of as many documents as there are."""
     owners, clusters = _numbered(documents)
-    rng, questions = np.random.default_rng(seed), np.arange(len(owners))
-    draws = np.empty(RESAMPLES)
-    for number in range(RESAMPLES):
-        times = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)
-        draws[number] = statistic(np.repeat(questions, times[owners]))
-    return draws
+    sums, counts = np.bincount(owners, figures, clusters), np.bincount(owners, minlength=clusters)
+    return np.concatenate([(times @ sums) / (times @ counts) for times in _times_drawn(documents, seed)])
+
+
+def _times_drawn(documents: Sequence[Hashable], seed: int) -> Iterator[Places]:
+    """How often each document is in each of RESAMPLES samples: (samples, documents), some samples at a time."""
+    _, clusters = _numbered(documents)
+    rng = np.random.default_rng(seed)
+    for _ in range(0, RESAMPLES, _AT_ONCE):
+        yield rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=_AT_ONCE)
 
 
 def _numbered(documents: Sequence[Hashable]) -> tuple[Places, int]:
