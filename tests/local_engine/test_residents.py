@@ -201,6 +201,17 @@ def test_a_text_in_use_is_let_go_before_an_answer_gives_way(folder: Path) -> Non
         let_go(small)
 
 
+def test_a_pool_without_room_for_both_runs_a_question_alone(folder: Path, engine: Engine) -> None:
+    """The last page of each row is then the question's own, and the text resident no more."""
+    text = read(engine)
+    expected = ask(engine, prompt_of(12, 1), replace(SHORT, max_tokens=9), prefix=text)
+    with load(folder, blocks=14, step_tokens=64) as small:
+        for snapshot in (text, read(small)):
+            assert near(ask(small, prompt_of(12, 1), SHORT, prefix=snapshot), expected)
+            assert not is_resident(small, snapshot)
+        let_go(small)
+
+
 def test_questions_wait_for_pages_and_are_all_answered(folder: Path) -> None:
     with load(folder, blocks=16, step_tokens=64) as small:
         snapshot = read(small)
