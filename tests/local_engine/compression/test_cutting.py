@@ -11,12 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from lcdoc.local_engine.batch import Piece, gather
+from lcdoc.local_engine.batch import Batch, Piece, gather
+from lcdoc.local_engine.compression import compressor
 from lcdoc.local_engine.compression.attention_mass import attention_mass
 from lcdoc.local_engine.compression.layers import layer_model
+from lcdoc.local_engine.compression.look import Look
 from lcdoc.local_engine.compression.marks import Marks
+from lcdoc.local_engine.compression.observation import Sightings
 from lcdoc.local_engine.compression.parts import Heads, Needs
+from lcdoc.local_engine.compression.probes import Probed
 from lcdoc.local_engine.compression.recipe import Named, Recipe
+from lcdoc.local_engine.compression.rows import places, read_rows
 from lcdoc.tests.local_engine.compression.engines import CutBench
 from lcdoc.tests.local_engine.decoding import CPU, Bench, random_tokens
 
@@ -322,6 +327,59 @@ def test_what_was_repeated_once_keeps_its_score(folder: Path) -> None:
             assert all(score > 0 for place, score in now.items() if place not in late)
             known = now
     assert held.cuts > 2
+
+
+@pytest.mark.parametrize("recipe", ["kvzip@48tok", "kvzip+ada+when=end@48tok"])
+def test_repeating_queries_share_attention_as_in_the_paper(
+    folder: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scores of each cut, against a reading of what is in the cache, the prompt and the piece: softmax in float64
+    over the sinks, the piece, and what was repeated so far."""
+    bench, found = CutBench(folder, page_size=8), []
+    run = compressor.scored
+
+    def watch(look: Look, probed: list[Probed]) -> Tensor:
+        keys = [[bench.row(look.held, layer, head)[0] for head in range(2)] for layer in range(3)]
+        stands = [[bench.positions(look.held, layer, head) for head in range(2)] for layer in range(3)]
+        before = look.held.entries.figure("probed").clone()
+        found.append((keys, stands, before, probed, run(look, probed).clone()))
+        return found[-1][-1]
+
+    monkeypatch.setattr(compressor, "scored", watch)
+    appended = []
+    beside = Sightings._beside
+
+    def keep(self: Sightings, layer: int, queries: Tensor, batch: Batch, index: int) -> Tensor:
+        made = beside(self, layer, queries, batch, index)
+        slot = int(batch.slots[index])
+        length = int(batch.past[index, layer, 0]) + len(queries)
+        where = places(bench.tables, slot, layer, slice(0, 1), length)[:, -len(queries) :]
+        appended.append((id(self), layer, read_rows(bench.tables, where)[0][0].double()))
+        return made
+
+    monkeypatch.setattr(Sightings, "_beside", keep)
+    held = bench.start(recipe, len(TOKENS), CHUNK)
+    bench.read_all(held, TOKENS)
+    assert len(found) == held.cuts > 0
+    for keys, stands, before, probed, values in found:
+        for piece in probed:
+            first, end = piece.repeated
+            for layer in range(3):
+                queries = piece.sightings.queries(layer)
+                assert queries is not None
+                own = torch.cat([key for of, at, key in appended if (of, at) == (id(piece.sightings), layer)])
+                assert len(own) == queries.shape[2] > end - first
+                place = stands[layer][0]
+                columns = [c for c, at in enumerate(place) if at < 4 or first <= at < end]
+                shown = keys[layer][0][columns].double()
+                best = torch.zeros(len(columns), dtype=torch.float64)
+                for group in range(queries.shape[1]):
+                    for number, query in enumerate(queries[0, group].double()):
+                        logits = torch.cat([shown, own[: number + 1]]) @ query * 16**-0.5
+                        best = torch.maximum(best, logits.softmax(-1)[: len(columns)])
+                for column, score in zip(columns, best.tolist(), strict=True):
+                    wanted = score if first <= place[column] < end else float(before[layer, 0, column])
+                    assert float(values[layer, 0, column]) == pytest.approx(wanted, rel=1e-3, abs=1e-6)
 
 
 def test_behind_a_sliding_window_nothing_is_kept(checkpoint: Make) -> None:

@@ -40,6 +40,22 @@ def test_kvzip_plus_is_the_most_that_any_query_takes(
     close(KVzipPlus().score(heads), taken.amax((1, 2)))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kvzip_shares_attention_with_what_stands_beside(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same as with the keys beside among the entries, whose log-sum-exp is all that a scorer sees of them."""
+    monkeypatch.setattr(kvzip, "_BLOCK", 4)
+    heads = made((2, 45, 8, 6), probe=True, dtype=dtype)
+    own = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(9)).double()
+    logits = torch.einsum("hgqd,hkd->hgqk", heads.queries.double(), own) * heads.model.scale
+    logits = logits.masked_fill(torch.ones(6, 6, dtype=torch.bool).triu(1), -torch.inf)  # what was repeated so far
+    inside = torch.einsum("hgqd,hkd->hgqk", heads.queries.double(), heads.keys.double()) * heads.model.scale
+    both = torch.cat([inside, logits], -1).softmax(-1)[..., :45]
+    beside = logits.logsumexp(-1).float()
+    close(KVzip().score(replace(heads, beside=beside)), both.amax((1, 2)))
+    taken = both * projected(heads, 2).unsqueeze(2) / heads.hidden.double().norm(dim=-1).view(1, 1, -1, 1)
+    close(KVzipPlus().score(replace(heads, beside=beside)), taken.amax((1, 2)))
+
+
 def test_kvzip_keeps_what_one_query_of_many_needs() -> None:
     heads = made((1, 60, 8, 20), probe=True)
     queries = heads.queries * 0.1
