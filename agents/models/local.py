@@ -31,6 +31,7 @@ from lcdoc.agents.models.local_caches import AUTO, FULL, LocalCaches, Read, serv
 from lcdoc.agents.models.local_engines import EngineKey, LocalOptions, engines, in_thread
 from lcdoc.agents.models.local_facts import rotation_of, tokenizer_of
 from lcdoc.agents.models.local_files import found_models, identity_of
+from lcdoc.agents.models.local_marks import marks_of
 from lcdoc.agents.models.local_requests import Encoded, constraint_of, encoded, logprobs_of, sampling_of
 from lcdoc.agents.models.model import Completion, ModelSpec, Request, TokenUsage
 from lcdoc.agents.models.queue_time import in_queue
@@ -146,10 +147,12 @@ class LocalModel:
             self._check_fits(engine, len(prompt.ids), request)
             text: list[str] = []
             read = await self._read(engine, prompt.piece, request)
+            cut = read is None and self._key.options.kv not in (None, FULL)
             pieces = engine.generate(
                 prompt.ids if read is None else prompt.rest,
                 sampling_of(engine, request),
                 schema=constraint_of(request.schema),
+                marks=await asyncio.to_thread(marks_of, engine.tokenizer, prompt.ids) if cut else None,
                 prefix=None if read is None else read.snapshot,
             )
             async with aclosing(pieces):
@@ -160,6 +163,7 @@ class LocalModel:
                         request.on_text(piece.text)
                     if piece.finish is not None and piece.usage is not None:
                         usage = piece.usage
+                        _log.info("%s: a row keeps %d entries of %d tokens", self._spec.name, usage.kept, usage.prompt)
                         # What was read for this answer was not there before it.
                         cached = 0 if read is not None and read.fresh else usage.cached
                         return Completion(
@@ -266,7 +270,7 @@ class LocalModel:
 
     def _reads_apart(self) -> bool:
         """Whether text can be read before what follows is known: not where keys are rotated by the prompt's length."""
-        return rotation_of(self._spec.name, self._folder) not in {"dynamic", "longrope"}
+        return rotation_of(self._spec.name, self._folder, self._key.options.rope) not in {"dynamic", "longrope"}
 
     async def aclose(self) -> None:
         """Nothing to close: the engine is the process's."""
