@@ -55,10 +55,10 @@ def test_offline_answers_are_scored_beside_the_simplest_readers(evaluate: Evalua
 def test_what_was_answered_is_not_asked_again(evaluate: Evaluate, library: Library, server: ChatServer) -> None:
     def stop(told: Progress) -> None:
         if told.done == 3:
-            raise KeyboardInterrupt
+            raise RuntimeError("broken off")
 
     ways = {"workflow": "retrieve", "model": "honest", "baselines": False, "store": "off"}
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RuntimeError, match="broken off"):
         evaluate(on_progress=stop, budget=Budget(calls=1_000), **ways)
     (begun,) = library.evaluations.list()
     kept = library.evaluations.items(begun.id)
