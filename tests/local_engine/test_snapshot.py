@@ -234,6 +234,15 @@ def test_another_model_is_refused(engine: Engine, folder: Path, tmp_path: Path) 
     assert fingerprint(folder) != fingerprint(other)
 
 
+def test_the_same_model_with_another_rotation_is_refused(engine: Engine, folder: Path) -> None:
+    snapshot = read(engine)
+    with load(folder, rope="ntk:length=4096") as stretched:
+        with pytest.raises(SnapshotError, match="read the text again"):
+            ask(stretched, QUESTION, SHORT, prefix=snapshot)
+        with pytest.raises(SnapshotError, match="read the text again"):
+            ask(engine, QUESTION, SHORT, prefix=read(stretched))
+
+
 def test_a_file_that_claims_this_model_s_name_with_other_rows_is_refused(engine: Engine) -> None:
     tables = PageTables(PagePool(8, 4, 8, torch.float32), 1, 1, 1, 4)
     slot = tables.open()
