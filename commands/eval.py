@@ -108,7 +108,7 @@ def eval_run(
 
     lcdoc eval squad --data ~/sets --limit 200
 
-    lcdoc eval literaryqa --data ~/sets --limit 40 --model ollama/qwen3:8b --workflow chain --max-tokens 2000000
+    lcdoc eval literaryqa --data ~/sets --limit 40 --model ollama/qwen3:8b --workflow chain
 
     lcdoc eval my-questions.csv --model openai/gpt-4.1-mini --estimate
     """

@@ -72,6 +72,11 @@ class Desk:
         """The name of the model, or `offline`."""
         return self._readers.model
 
+    @property
+    def may_be_paid(self) -> bool:
+        """Whether questions go to a server, which may charge for them."""
+        return self._readers.spec is not None and self._readers.spec.server is not None
+
     async def aclose(self) -> None:
         """Close the model's connections."""
         await self._readers.aclose()

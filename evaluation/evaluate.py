@@ -29,6 +29,8 @@ from lcdoc.workflows.run import OFFLINE
 from lcdoc.workflows.workflow import Plan
 
 T = TypeVar("T")
+_UNCAPPED = 500
+"""Questions that a server, which may charge for them, is sent without a cap, at most."""
 _REHEARSED = 6
 """Questions that an estimate goes by."""
 
@@ -142,6 +144,9 @@ def evaluated(
     Raises what `Runner.run` raises, and EmbedderError, LibraryError; what was answered until then is kept.
     """
     desk = _desk(library, asked)
+    if desk.may_be_paid and budget == Budget() and questions.count > _UNCAPPED:
+        problem = f"{questions.count:,} questions to {desk.model}, and no cap"
+        raise EvaluationError(problem, "give --limit, or a cap such as --max-cost; --estimate tells what it would take")
     ways = {
         way: library.evaluations.begin(
             questions.settings()

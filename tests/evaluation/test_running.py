@@ -133,6 +133,15 @@ def test_a_file_that_cannot_be_read_fails_its_questions_only(own: Path, evaluate
     assert result.items["3"]["answer"]
 
 
+def test_hundreds_of_questions_are_not_sent_to_a_server_without_a_cap(
+    own: Path, library: Library, server: ChatServer
+) -> None:
+    own.write_text(own.read_text(encoding="utf-8") * 126, encoding="utf-8")
+    with pytest.raises(EvaluationError, match="504 questions to honest, and no cap; give --limit"):
+        evaluated(library, questions_of(str(own)), Asked(model="honest"), budget=Budget(), on_progress=lambda _: None)
+    assert not server.default.read
+
+
 def test_an_estimate_asks_no_model(own: Path, library: Library, server: ChatServer) -> None:
     plans = planned(library, questions_of(str(own)), Asked("retrieve", "honest"))
     assert list(plans) == ["retrieve", "closed_book", "first_sentence", "best_sentence"]
