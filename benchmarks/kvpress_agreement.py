@@ -114,7 +114,8 @@ def _read(scorer: Any, seen: dict[str, Tensor], layer: int, protected: Tensor) -
 def _repeated(scorer: Any, seen: dict[str, Tensor], layer: int, protected: Tensor) -> Tensor:
     """The scores of a layer, float32 [H, n], when the text was repeated.
 
-    As in the paper, what repeats a piece attends to the sinks, that piece, and itself.
+    As in the paper, what repeats a piece attends to the sinks, that piece, and itself; as in the engine, the scorer is
+    told of the last only the log-sum-exp.
     """
     from lcdoc.local_engine.compression.parts import Heads
 
@@ -124,23 +125,27 @@ def _repeated(scorer: Any, seen: dict[str, Tensor], layer: int, protected: Tenso
     for number in range(-(-n // PIECE)):
         repeat = {name: seen[f"repeat/{number}/{layer}/{name}"] for name in ("queries", "keys", "values", "hidden")}
         start, end = seen[f"repeat/{number}/{layer}/piece"].tolist()
-        at = torch.arange(n, n + repeat["keys"].shape[1])
+        queries, own = repeat["queries"], repeat["keys"]
+        length, dim = own.shape[1:]
+        later = torch.ones(length, length, dtype=torch.bool).triu(1)
+        logits = (queries @ own.unsqueeze(1).mT * dim**-0.5).masked_fill(later, -torch.inf)
         shown = torch.cat([torch.arange(min(SINKS, start)), torch.arange(start, end)])
-        positions = torch.cat([shown, at]).expand(count, -1)
+        positions = shown.expand(count, -1)
         heads = Heads(
             _model(seen, layer),
-            torch.cat([keys[:, shown], repeat["keys"]], 1),
-            torch.cat([values[:, shown], repeat["values"]], 1),
+            keys[:, shown],
+            values[:, shown],
             positions,
             positions,
             torch.zeros_like(positions),
             torch.zeros_like(positions, dtype=torch.bool),
-            new=len(at),
-            queries=repeat["queries"],
-            query_positions=at,
+            new=end - start,
+            queries=queries,
+            query_positions=torch.arange(n, n + length),
+            beside=logits.logsumexp(-1),
             hidden=repeat["hidden"],
         )
-        scores[:, start:end] = scorer.score(heads)[:, min(SINKS, start) : len(shown)]
+        scores[:, start:end] = scorer.score(heads)[:, min(SINKS, start) :]
     return scores
 
 

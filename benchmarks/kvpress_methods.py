@@ -102,10 +102,10 @@ METHODS: Final[dict[str, Method]] = {
     "compactor": Method(
         lambda k, r: k.CompactorPress(r, 8, 4, 152, 48, 0.5),
         "compactor",
-        {"chunk": 152},
+        {"chunk": 152, "weight": 0.5},
         sinks=8,
         recent=4,
-        difference="our logits are scaled, chunks begin at the first entry, each head has its own mean and deviation",
+        difference="our chunks begin at the first entry, not behind the sinks, and the sketch is drawn otherwise",
     ),
     "kvzip": Method(
         lambda k, r: k.KVzipPress(r, n_sink=SINKS, chunk_size=PIECE),
