@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import sqlite3
 import time
 from builtins import list as List  # noqa: N812 - a method is called list
 from collections.abc import Mapping
@@ -104,6 +105,23 @@ class Evaluations:
             problem = f"more than one evaluation begins with {prefix!r}" if found else f"no evaluation {prefix!r}"
             raise UnknownEvaluationError(self._database.path, problem, "`lcdoc eval runs` shows what is there")
         return found[0]
+
+    def problems(self) -> List[str]:
+        """What is wrong with the evaluations kept, a line each."""
+        problems: List[str] = []
+        with self._database.read() as connection:
+            for evaluation_id, settings, owner in connection.execute("SELECT id, settings, owner FROM evaluations"):
+                try:
+                    json.loads(settings)
+                    Owner.from_text(owner)
+                    items = connection.execute(
+                        "SELECT item FROM evaluation_items WHERE evaluation = ?", (evaluation_id,)
+                    )
+                    for (item,) in items:
+                        json.loads(unpack(item))
+                except (sqlite3.DatabaseError, ValueError, TypeError) as damage:
+                    problems.append(f"{self._database.path}: evaluation {evaluation_id} is damaged ({damage})")
+        return problems
 
     def _select(self, which: str, values: tuple[Any, ...]) -> List[Evaluation]:
         with self._database.read() as connection:

@@ -76,7 +76,7 @@ def verify(library: Library) -> list[str]:
     """What is wrong with the library, a line each; empty when it is sound. Changes nothing.
 
     Recomputes every document's id from its text and layout, checks that chunks lie inside the text, in order, has
-    SQLite and FTS5 check their structures, and reads every stored call, every run, every vector file and kept cache.
+    SQLite and FTS5 check their structures, and reads every stored call, run, evaluation, vector file and kept cache.
     """
     problems: list[str] = []
     try:
@@ -102,6 +102,7 @@ def verify(library: Library) -> list[str]:
             )
         problems += library.calls.problems()
         problems += library.runs.problems()
+        problems += library.evaluations.problems()
         problems += library.caches.problems()
         with library.database.write() as connection:
             connection.execute("INSERT INTO passages (passages) VALUES ('integrity-check')")

@@ -58,3 +58,14 @@ def test_two_libraries_are_not_at_one_evaluation_at_once(path: Path) -> None:
 def test_an_unknown_id_is_one_line(path: Path) -> None:
     with Library.open(path) as library, pytest.raises(UnknownEvaluationError, match="no evaluation 'abc'"):
         library.evaluations.find("abc")
+
+
+def test_a_damaged_item_is_told(path: Path) -> None:
+    with Library.open(path) as library:
+        evaluation_id = library.evaluations.begin(SETTINGS, 1)
+        asyncio.run(library.evaluations.keep(evaluation_id, "first", {}))
+        assert library.verify() == []
+        with library.database.write() as connection:
+            connection.execute("UPDATE evaluation_items SET item = x'00'")
+        (problem,) = library.verify()
+        assert f"evaluation {evaluation_id} is damaged" in problem
