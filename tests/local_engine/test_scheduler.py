@@ -402,3 +402,24 @@ def test_a_request_too_large_for_the_pool_is_refused_with_numbers() -> None:
     with pytest.raises(RequestTooLargeError, match=r"41 tokens need \d+ MiB of cache of \d+ MiB"):
         bench.ask(document(0, 30), 11)
     assert bench.scheduler.idle
+
+
+class _Left(list[Request]):
+    """Whoever looks on from another thread and sees no request must see no pages of any."""
+
+    def remove(self, request: Request) -> None:
+        assert request.slot is None
+        super().remove(request)
+
+
+def test_pages_are_free_before_a_request_is_seen_to_leave() -> None:
+    bench = Bench(blocks=10, sequences=2)
+    bench.scheduler.running = running = _Left()
+    dropped = bench.ask([3, 1, 4], 30)
+    bench.ask([2, 7, 1], 12)
+    bench.step()
+    assert len(running) == 2
+    bench.drop(dropped)
+    bench.run()
+    assert not running
+    bench.check_end()
