@@ -163,7 +163,7 @@ class LocalModel:
                         request.on_text(piece.text)
                     if piece.finish is not None and piece.usage is not None:
                         usage = piece.usage
-                        _log.info("%s: a row keeps %d entries of %d tokens", self._spec.name, usage.kept, usage.prompt)
+                        _log.info("%s: a row keeps %d entries of %d tokens", engine.name, usage.kept, usage.prompt)
                         # What was read for this answer was not there before it.
                         cached = 0 if read is not None and read.fresh else usage.cached
                         return Completion(
