@@ -129,6 +129,9 @@ class Screen:
 
     def _advance(self, stage: str, document: str, done: int, total: int) -> None:
         if self.quiet or not self.err.is_terminal:
+            if stage == "keeping" and time.monotonic() - self._said_s > _LINE_EVERY_S:
+                self._said_s = time.monotonic()
+                self.say(f"{done:,} of {total:,} tokens")
             return
         if self._progress is None:
             self._progress = Progress(

@@ -87,7 +87,7 @@ def index(
             for warning in document.source.warnings:
                 screen.warn(f"{document.name}: {warning}")
             pages = len(document.pages)
-            screen.say(f"{document.source.path}: {pages:,} page{'s'[: pages != 1]}, {passages:,} passages")
+            screen.say(f"{document.source.path}: {_count(pages, 'page')}, {_count(passages, 'passage')}")
         if not keeps:
             return
         keeping = workspace.keeping(
@@ -144,7 +144,11 @@ def _account(kept: Kept, documents: int) -> str:
 
 
 def _pieces(count: int) -> str:
-    return f"{count:,} piece{'s'[: count != 1]}"
+    return _count(count, "piece")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s'[: number != 1]}"
 
 
 @contextmanager
