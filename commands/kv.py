@@ -164,7 +164,7 @@ def _model(name: str) -> tuple[LocalFacts, LocalOptions]:
     named, source = _source(name)
     if source.folder is None:
         raise usage_error(f"{name} is not on this machine yet: ask it something, and it is fetched")
-    return facts_of(named, source.folder, source.options.device), source.options
+    return facts_of(named, source.folder, source.options.device, source.options.rope), source.options
 
 
 def _source(name: str) -> tuple[str, LocalSource]:

@@ -12,8 +12,8 @@ from lcdoc.local_engine.errors import InvalidRequestError, RequestTooLargeError
 from lcdoc.local_engine.page_tables import PageTables
 from lcdoc.local_engine.snapshot import Snapshot
 
-_ENDLESS: Final = 1 << 40
-"""The window of a text that is moved together as it is read."""
+_ENDLESS: Final = 1_000_000_000
+"""The window of a text that is moved together as it is read: what positions of 32 bits hold, in round figures."""
 
 
 def rotated_by_length(config: ModelConfig) -> bool:

@@ -143,6 +143,8 @@ class ModelEntry(BaseModel):
     """Bytes for its cache, or a share of the free memory up to 1."""
     kv: str | None = None
     """How its cache is compressed, such as "snapkv+ada@0.25"; `lcdoc kv list` shows the parts."""
+    rope: str | None = None
+    """How its window is stretched: "yarn:length=32768" or "yarn:factor=4"; linear, ntk and dynamic as well."""
 
     @property
     def local(self) -> bool:
@@ -150,7 +152,7 @@ class ModelEntry(BaseModel):
         return self.url is None and (self.model or "").strip().lower().startswith("local/")
 
 
-_LOCAL_ONLY = ("dtype", "quantize", "device", "max_memory", "kv")
+_LOCAL_ONLY = ("dtype", "quantize", "device", "max_memory", "kv", "rope")
 _OF_LOCAL = ("model", "context_window", "max_output_tokens", "prices", "concurrency", "profile", *_LOCAL_ONLY)
 
 

@@ -28,11 +28,13 @@ class LocalOptions:
     """Bytes for the cache, or a share of the free memory up to 1."""
     kv: str | None = None
     """How its cache is compressed; see `lcdoc.local_engine.compression.recipe`."""
+    rope: str | None = None
+    """How its window is stretched; see `lcdoc.local_engine.compression.stretched_rope`."""
 
     @property
     def loading(self) -> str:
         """What of it changes the model itself."""
-        return " ".join(filter(None, (self.dtype, self.quantize)))
+        return " ".join(filter(None, (self.dtype, self.quantize, self.rope)))
 
     @property
     def recipe(self) -> str:
@@ -99,6 +101,7 @@ class Engines:
             device=options.device,
             kv=KVConfig(max_memory=options.max_memory, recipe=options.kv),
             sequences=key.sequences,
+            rope=options.rope,
             on_progress=progress,
         )
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 from lcdoc.agents.models.errors import ModelConfigError, ModelNameError
 from lcdoc.agents.models.local_caches import AUTO, FULL
+from lcdoc.agents.models.local_engines import LocalOptions
 from lcdoc.agents.models.local_files import Sizes, sizes_of
 from lcdoc.agents.models.local_memory import Fit, Weights, fit
 from lcdoc.agents.models.local_requests import encoded
 from lcdoc.agents.models.model import Message, Request
 
 if TYPE_CHECKING:
+    from lcdoc.local_engine.config import ModelConfig
     from lcdoc.local_engine.tokenizer import Tokenizer
 
 SEQUENCES: Final[Mapping[str, int]] = {"cpu": 16, "cuda": 64}
@@ -48,14 +50,14 @@ class LocalFacts:
         )
 
 
-def facts_of(name: str, folder: Path, device: str = "auto") -> LocalFacts:
-    """What is known of the model in a folder. Raises ModelNameError for one that the engine does not run."""
-    from lcdoc.local_engine.config import read_config
+def facts_of(name: str, folder: Path, device: str = "auto", rope: str | None = None) -> LocalFacts:
+    """What is known of the model in a folder, its window stretched as `rope` says. Raises ModelNameError for one that
+    the engine does not run, or not so."""
     from lcdoc.local_engine.errors import EngineError
     from lcdoc.local_engine.weights import Checkpoint
 
     try:
-        config = read_config(folder)
+        config = _config(folder, rope)
         Checkpoint(folder)
     except EngineError as error:
         raise unusable(name, error) from error
@@ -80,6 +82,48 @@ def checked_recipe(name: str, kv: str) -> str:
         return AUTO if is_auto(kv) else str(as_recipe(kv) or FULL)
     except EngineError as error:
         raise ModelConfigError(name, f"kv: {error}", "`lcdoc kv list` shows the parts") from error
+
+
+def checked_stretching(name: str, rope: str) -> str:
+    """How a window is stretched, in its canonical spelling. Raises ModelConfigError for what names nothing."""
+    from lcdoc.local_engine.compression.stretched_rope import Stretching
+    from lcdoc.local_engine.errors import EngineError
+
+    try:
+        return str(Stretching.parse(rope))
+    except EngineError as error:
+        raise ModelConfigError(name, str(error)) from error
+
+
+def longest_text(name: str, folder: Path, options: LocalOptions) -> int | None:
+    """Tokens that a text may have where its recipe moves together what it keeps; None: no more than the model's window.
+
+    Raises ModelConfigError for a recipe that keeps more than the window leaves room for.
+    """
+    from lcdoc.local_engine.assembly import STEP_TOKENS
+    from lcdoc.local_engine.compression.allowance import Allowance
+    from lcdoc.local_engine.compression.recipe import as_recipe
+    from lcdoc.local_engine.errors import EngineError
+    from lcdoc.local_engine.windows import window_cut
+
+    recipe = None if options.kv in {None, AUTO} else as_recipe(options.kv)
+    if recipe is None or not recipe.moves:
+        return None
+    try:
+        config = _config(folder, options.rope)
+        chunk = STEP_TOKENS[device_of(options.device)]
+        return window_cut(config, Allowance(recipe, 1, chunk, config.context_window))
+    except EngineError as error:
+        raise ModelConfigError(name, f"kv: {error}") from error
+
+
+def _config(folder: Path, rope: str | None) -> ModelConfig:
+    """Raises EngineError."""
+    from lcdoc.local_engine.compression.stretched_rope import Stretching
+    from lcdoc.local_engine.config import read_config
+
+    config = read_config(folder)
+    return config if rope is None else Stretching.parse(rope).applied(config)
 
 
 def outlives_window(kv: str) -> bool:
@@ -123,12 +167,11 @@ def free_bytes(device: str) -> int:
 
 
 @lru_cache(maxsize=4)
-def rotation_of(name: str, folder: Path) -> str:
-    from lcdoc.local_engine.config import read_config
+def rotation_of(name: str, folder: Path, rope: str | None = None) -> str:
     from lcdoc.local_engine.errors import EngineError
 
     try:
-        return read_config(folder).rope.kind
+        return _config(folder, rope).rope.kind
     except EngineError as error:
         raise unusable(name, error) from error
 

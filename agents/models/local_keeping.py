@@ -54,11 +54,15 @@ def chosen_recipe(model: LocalModel, asked: str | None, tokens: Sequence[int], b
     return _auto(model, tokens)
 
 
+def _facts(model: LocalModel) -> LocalFacts:
+    return facts_of(model.spec.name, model.folder, model.options.device, model.options.rope)
+
+
 def _auto(model: LocalModel, tokens: Sequence[int]) -> Chosen:
     from lcdoc.local_engine.compression.auto import auto_recipe
     from lcdoc.local_engine.errors import EngineError
 
-    facts, longest = facts_of(model.spec.name, model.folder, model.options.device), max(tokens, default=1)
+    facts, longest = _facts(model), max(tokens, default=1)
     on_disk = model.settings.limit // _entry_bytes(facts, model)
     if sum(tokens) > on_disk:
         # Of all pieces as much as there is room for on the disk: `auto_recipe` counts twice what a document takes.
@@ -92,7 +96,7 @@ def estimate(model: LocalModel, recipe: str, tokens: Sequence[int], kept: Sequen
     if alike:
         entry_bytes = sum(one.bytes for one in alike) / sum(one.entries for one in alike)
     else:
-        entry_bytes = _entry_bytes(facts_of(model.spec.name, model.folder, model.options.device), model)
+        entry_bytes = _entry_bytes(_facts(model), model)
     # A second reading, as some recipes take, counts: so only those by the same one tell.
     same = [one for one in mine if one.recipe == spelled]
     pace = sum(one.seconds for one in same) / sum(one.tokens for one in same) if same else None

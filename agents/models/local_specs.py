@@ -13,7 +13,9 @@ from lcdoc.agents.models.local_facts import (
     SEQUENCES,
     LocalFacts,
     checked_recipe,
+    checked_stretching,
     facts_of,
+    longest_text,
     message_tokens,
     outlives_window,
 )
@@ -64,14 +66,22 @@ def local_source(
         whole = folder is not None and not folder.is_relative_to(hub_cache().absolute())
         return PREFIX + (str(folder) if whole else target), LocalSource(target, folder)
     configured = None if entry.kv is None else checked_recipe(name, entry.kv)
-    options = LocalOptions(entry.dtype or "auto", entry.quantize, entry.device or "auto", entry.max_memory, configured)
+    options = LocalOptions(
+        entry.dtype or "auto",
+        entry.quantize,
+        entry.device or "auto",
+        entry.max_memory,
+        configured,
+        None if entry.rope is None else checked_stretching(name, entry.rope),
+    )
     return name, LocalSource(target, folder, options)
 
 
 def local_spec(name: str, source: LocalSource, entry: ModelEntry | None) -> tuple[ModelSpec, tuple[str, ...]]:
     """What is known of the model, and what the user should know of that. Raises ModelNameError for one that is not run.
 
-    The window is the model's, or less where that does not fit the memory that is free.
+    The window is the model's, or less where that does not fit the memory that is free, or more where a recipe moves
+    together what it keeps.
     """
     entry = entry or ModelEntry()
     prices = FREE if entry.prices is None else entry.prices.prices()
@@ -88,8 +98,9 @@ def local_spec(name: str, source: LocalSource, entry: ModelEntry | None) -> tupl
             ),
             ("it is not on this machine yet: it will be fetched from the hub",),
         )
-    facts = facts_of(name, source.folder, source.options.device)
-    window, notes = _window(facts, source.options, entry)
+    facts = facts_of(name, source.folder, source.options.device, source.options.rope)
+    longest = longest_text(name, source.folder, source.options)
+    window, notes = _window(facts, source.options, entry, longest)
     return (
         ModelSpec(
             name,
@@ -105,7 +116,11 @@ def local_spec(name: str, source: LocalSource, entry: ModelEntry | None) -> tupl
     )
 
 
-def _window(facts: LocalFacts, options: LocalOptions, entry: ModelEntry) -> tuple[int, tuple[str, ...]]:
+def _window(
+    facts: LocalFacts, options: LocalOptions, entry: ModelEntry, longest: int | None
+) -> tuple[int, tuple[str, ...]]:
+    if longest is not None:
+        return min(longest, entry.context_window or longest), ()
     window = min(facts.window, entry.context_window or facts.window)
     notes = []
     if entry.context_window is not None and entry.context_window > facts.window:

@@ -151,3 +151,33 @@ def test_auto_is_told_for_a_model_s_memory(tmp_path: Path) -> None:
     assert {rule.use for rule in auto_rules()} == set(chosen)
     half = cache_room(facts, LocalOptions(max_memory=0.25))
     assert half == pytest.approx(cache_room(facts, LocalOptions()) / 2, rel=0.01)
+
+
+def test_a_window_is_stretched_where_the_configuration_says_so(tmp_path: Path) -> None:
+    folder = save_terse(tmp_path / "terse", window=512)
+    path = tmp_path / "config.toml"
+    entry = f'[models.wide]\nmodel = "local/{folder}"\nrope = '
+    path.write_text(entry + '" yarn : factor = 4 "\n', encoding="utf-8")
+    chosen = resolve("wide", load_config(path))
+    assert chosen.spec.context_window == 2048
+    assert "yarn:factor=4" in chosen.spec.identity
+    path.write_text(entry + '"yarn:wide"\n', encoding="utf-8")
+    with pytest.raises(ModelConfigError, match="say how far, as in yarn:length=32768"):
+        resolve("wide", load_config(path))
+    path.write_text('[models.far]\nurl = "http://127.0.0.1:9/v1"\nrope = "yarn:factor=4"\n', encoding="utf-8")
+    with pytest.raises(ConfigFileError, match="rope, which only models that run here have"):
+        load_config(path)
+
+
+def test_a_text_may_be_longer_than_the_window_where_what_is_kept_is_moved_together(tmp_path: Path) -> None:
+    folder = save_terse(tmp_path / "terse", window=1024)
+
+    def window(kv: str) -> int:
+        return resolve(f"local/{folder}#{kv}", load_config()).spec.context_window
+
+    assert window("window@128tok") == 1024
+    assert window("window+positions=compact@128tok") == 1_000_000_000
+    assert window("window+when=end+positions=compact@128tok") == 1024
+    assert window("knorm+positions=self-extend:group=8,neighbours=128@128tok") == 8 * (512 - 128 + 16)
+    with pytest.raises(ModelConfigError, match="1,000 tokens away, and the model's window of 1,024 leaves 512"):
+        window("window+positions=compact@1000tok")
