@@ -1,13 +1,11 @@
 """Prefill and decode under compression beside transformers' full cache: the 0.5B shape, random weights, one run.
 
     python benchmarks/kv_speed.py [--folder FOLDER] [--prompts 4096,16384,65536] [--recipes "RECIPE RECIPE ..."]
-                                  [--peer-python PYTHON --presses "PRESS@SHARE ..."] [--memory 8192,131008] [--rounds 1]
+                                  [--peer-python PYTHON --presses "PRESS@SHARE ..."] [--rounds 1]
 
 Every cell (kv_speed_cell.py) is a process of its own, which sees one prompt length; the columns take turns, --rounds
 times, and medians are printed. The weights (engine_weights.py) are made once, in FOLDER. PYTHON has kvpress; without it
-those columns are missing. --memory gives the two lengths at which only lcdoc under its last recipe is measured for the
-peak memory of the whole process: compression during the prompt is to keep that the same. A column that fails at a
-length is named with its failure, and left out at longer ones.
+those columns are missing. A column that fails at a length is named with its failure, and left out at longer ones.
 """
 
 from __future__ import annotations
@@ -141,7 +139,6 @@ def main() -> int:
     parser.add_argument("--recipes", default=RECIPES, help="of lcdoc, separated by spaces")
     parser.add_argument("--peer-python", help="an interpreter with kvpress")
     parser.add_argument("--presses", default=PRESSES, help="of kvpress, separated by spaces")
-    parser.add_argument("--memory", default="8192,131008", help="two lengths; empty: none")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=33, help="generated for each prompt")
     arguments = parser.parse_args()
@@ -158,18 +155,6 @@ def main() -> int:
     measured = Measured()
     measure(columns, folder, prompts, rounds=rounds, tokens=tokens, into=measured)
     print(table(measured, columns, prompts), flush=True)
-    if arguments.memory:
-        # The last recipe keeps a number of entries, where that of the others grows with the text.
-        short, long = (int(length) for length in arguments.memory.split(","))
-        bounded = recipes[-1]
-        memory = Measured()
-        measure([bounded], folder, [short, long], rounds=rounds, tokens=tokens, into=memory)
-        peaks = [memory.of(bounded, length, "peak_mb") for length in (short, long)]
-        print(
-            f"\n{bounded.name}: peak {peaks[0]:,.0f} MB at {short:,} tokens, {peaks[1]:,.0f} MB at {long:,}, ", end=""
-        )
-        print(f"x{peaks[1] / peaks[0]:.3f}")
-        measured.failures |= memory.failures
     return 0 if not measured.failures else 1
 
 
