@@ -27,7 +27,8 @@ class Usage:
     """Tokens of one request. `cached` ones of the prompt came from the prefix cache or a snapshot; `accepted` drafts
     held.
 
-    `kept` is how many entries a row of the cache held at the end, on average, and `cache_bytes` what its pages took;
+    `kept` is how many entries a row of the cache held at the end, on average, and `cache_bytes` what its pages took,
+    shared ones among them;
     `cuts` is how often a recipe cut it.
     """
 
