@@ -28,8 +28,7 @@ class Usage:
     held.
 
     `kept` is how many entries a row of the cache held at the end, on average, and `cache_bytes` what its pages took,
-    shared ones among them;
-    `cuts` is how often a recipe cut it.
+    shared ones among them; `cuts` is how often a recipe cut it.
     """
 
     prompt: int = 0
