@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -42,6 +43,26 @@ class FoundHeads:
         return {"model": self.model, "path": str(self.path), "tokens": self.tokens, "scores": self.scores}
 
 
+def known_heads(name: str, folder: Path, kv: str | None) -> str:
+    """Names the head scores that a recipe goes by, by what is in their file; empty for recipes that go by none.
+
+    Raises ModelConfigError where they are not known.
+    """
+    from lcdoc.local_engine.compression.budgets.static_heads import StaticHeads
+    from lcdoc.local_engine.compression.known_heads import head_scores_path
+    from lcdoc.local_engine.compression.recipe import as_recipe, is_auto
+
+    recipe = None if is_auto(kv) else as_recipe(kv)
+    if recipe is None or not isinstance(recipe.budget, StaticHeads):
+        return ""
+    path = Path(recipe.budget.file or head_scores_path(folder))
+    try:
+        return blake2b(path.read_bytes(), digest_size=8).hexdigest()
+    except OSError:
+        remedy = f"find them: lcdoc kv heads {name.partition('#')[0]}"
+        raise ModelConfigError(name, "which of its heads fetch from afar is not known yet", remedy) from None
+
+
 def find_local_heads(
     name: str, source: LocalSource, *, text: Path | None = None, out: Path | None = None
 ) -> FoundHeads:
@@ -68,6 +89,7 @@ def find_local_heads(
             device=options.device,
             kv=KVConfig(max_memory=options.max_memory),
             sequences=1,
+            rope=options.rope,
         ) as engine:
             read = _beginning(engine, words, text_tokens(engine.config.context_window))
             scores = asyncio.run(find_heads(engine, read))

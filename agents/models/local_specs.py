@@ -20,6 +20,7 @@ from lcdoc.agents.models.local_facts import (
     outlives_window,
 )
 from lcdoc.agents.models.local_files import PREFIX, hub_cache, identity_of, is_hub_id, located
+from lcdoc.agents.models.local_heads import known_heads
 from lcdoc.agents.models.local_memory import Fit, steady
 from lcdoc.agents.models.model import ModelSpec, Prices, Profile, RateLimits
 from lcdoc.agents.models.model_specs import ASSUMED_WINDOW
@@ -100,6 +101,7 @@ def local_spec(name: str, source: LocalSource, entry: ModelEntry | None) -> tupl
         )
     facts = facts_of(name, source.folder, source.options.device, source.options.rope)
     longest = longest_text(name, source.folder, source.options)
+    heads = known_heads(name, source.folder, source.options.kv)
     window, notes = _window(facts, source.options, entry, longest)
     return (
         ModelSpec(
@@ -110,7 +112,7 @@ def local_spec(name: str, source: LocalSource, entry: ModelEntry | None) -> tupl
             limits=RateLimits(concurrency=entry.concurrency or SEQUENCES.get(facts.device, SEQUENCES["cpu"])),
             profile=entry.profile or _profile(facts),
             message_tokens=message_tokens(name, source.folder),
-            identity=f"{identity_of(source.folder)} {source.options.recipe}",
+            identity=" ".join(filter(None, (identity_of(source.folder), source.options.recipe, heads))),
         ),
         notes,
     )
