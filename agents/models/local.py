@@ -29,10 +29,11 @@ from lcdoc.agents.models.errors import (
 from lcdoc.agents.models.kept_settings import KeptCaches
 from lcdoc.agents.models.local_caches import AUTO, FULL, LocalCaches, Read, serves_any_question
 from lcdoc.agents.models.local_engines import EngineKey, LocalOptions, engines, in_thread
-from lcdoc.agents.models.local_facts import rotation_of, tokenizer_of
+from lcdoc.agents.models.local_facts import device_of, rotation_of, tokenizer_of
 from lcdoc.agents.models.local_files import found_models, identity_of
 from lcdoc.agents.models.local_marks import marks_of
 from lcdoc.agents.models.local_requests import Encoded, constraint_of, encoded, logprobs_of, sampling_of
+from lcdoc.agents.models.memos import ForgetfulMemos, Memos
 from lcdoc.agents.models.model import Completion, ModelSpec, Request, TokenUsage
 from lcdoc.agents.models.queue_time import in_queue
 from lcdoc.memory.caches import Caches, KeptCache
@@ -47,6 +48,7 @@ OnProgress = Callable[[Literal["fetching", "loading"], int, int], None]
 """Is told what is done (`fetching`, in MB, or `loading`, in parts), how much of it, and how much there is."""
 
 _NAMED_IN_ERRORS: Final = 5
+_PRECISION_TTL_S: Final = 90 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ class LocalModel:
     """A ChatModel that runs here. Nothing is loaded before the first request; tokens are counted by its tokenizer.
 
     `on_progress` is told of the loading, in the event loop of the request that began it. What it reads of documents is
-    kept in `caches` as `kept` says, and what is there is not read again.
+    kept in `caches` as `kept` says, and what is there is not read again. `memos` remember in which precision it runs
+    where that is left open, since caches of two precisions are not to be mixed.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class LocalModel:
         *,
         caches: Caches | None = None,
         kept: KeptCaches | None = None,
+        memos: Memos | None = None,
     ) -> None:
         if source.folder is None:
             raise ModelNameError(spec.name, "it is not on this machine yet", "fetch it first")
@@ -121,6 +125,7 @@ class LocalModel:
         self._goes_by_question = own is not None and self._recipe is None
         identity = f"{identity_of(source.folder)} {source.options.loading}"
         self._caches = LocalCaches(caches, kept or KeptCaches(), model=identity, name=spec.name)
+        self._memos = ForgetfulMemos() if memos is None else memos
 
     @property
     def spec(self) -> ModelSpec:
@@ -283,6 +288,7 @@ class LocalModel:
         from lcdoc.local_engine import EngineError
 
         loop, told = asyncio.get_running_loop(), self._on_progress
+        memo = f"dtype/1 {device_of(self.options.device)} {self.identity}"
 
         def progress(done: int, total: int) -> None:
             if told is not None and not loop.is_closed():
@@ -290,9 +296,13 @@ class LocalModel:
 
         try:
             # Shielded: who waits here may be cancelled, and others wait for the same engine.
-            return await asyncio.shield(asyncio.wrap_future(engines.load(self._key, progress)))
+            loading = engines.load(self._key, progress, dtype=self._memos.get(memo))
+            engine = await asyncio.shield(asyncio.wrap_future(loading))
         except EngineError as error:
             raise EngineFailedError(self._spec.name, str(error)) from error
+        if self._key.options.dtype == "auto" and self._memos.get(memo) is None:
+            self._memos.set(memo, str(engine.dtype).removeprefix("torch."), ttl_s=_PRECISION_TTL_S)
+        return engine
 
     def _check_fits(self, engine: Engine, prompt_tokens: int, request: Request) -> None:
         window = min(engine.context_window, self._spec.context_window)

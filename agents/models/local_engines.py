@@ -60,12 +60,17 @@ class Engines:
         self._engines: dict[EngineKey, Future[Engine]] = {}
         self._closing = threading.Event()
 
-    def load(self, key: EngineKey, on_progress: Callable[[int, int], None]) -> Future[Engine]:
-        """The engine, loaded by a thread of its own if it is not yet. A load that failed is tried again."""
+    def load(
+        self, key: EngineKey, on_progress: Callable[[int, int], None], *, dtype: str | None = None
+    ) -> Future[Engine]:
+        """The engine, loaded by a thread of its own if it is not yet. A load that failed is tried again.
+
+        `dtype` is taken where the options leave it open.
+        """
         with self._lock:
             known = self._engines.get(key)
             if known is None or (known.done() and known.exception() is not None):
-                known = self._engines[key] = in_thread(lambda: self._load(key, on_progress), "lcdoc-load")
+                known = self._engines[key] = in_thread(lambda: self._load(key, on_progress, dtype), "lcdoc-load")
             return known
 
     def loaded(self, key: EngineKey) -> Engine | None:
@@ -85,7 +90,7 @@ class Engines:
         finally:
             self._closing.clear()
 
-    def _load(self, key: EngineKey, on_progress: Callable[[int, int], None]) -> Engine:
+    def _load(self, key: EngineKey, on_progress: Callable[[int, int], None], dtype: str | None) -> Engine:
         from lcdoc.local_engine import Engine, EngineError, KVConfig
 
         def progress(done: int, total: int) -> None:
@@ -96,7 +101,7 @@ class Engines:
         options = key.options
         return Engine.load(
             str(key.folder),
-            dtype=options.dtype,
+            dtype=dtype if dtype is not None and options.dtype == "auto" else options.dtype,
             quantize=options.quantize,
             device=options.device,
             kv=KVConfig(max_memory=options.max_memory, recipe=options.kv),

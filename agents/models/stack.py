@@ -47,7 +47,9 @@ class ModelStack:
         self._policy = policy or (RetryPolicy(attempts=chosen.attempts) if chosen.attempts else RetryPolicy())
         self._client: OpenAIModel | LocalModel
         if chosen.local is not None:
-            self._client = LocalModel(chosen.spec, chosen.local, on_progress, caches=library.caches, kept=kept)
+            self._client = LocalModel(
+                chosen.spec, chosen.local, on_progress, caches=library.caches, kept=kept, memos=library.memos
+            )
         else:
             self._client = OpenAIModel(
                 chosen.spec,

@@ -18,6 +18,7 @@ from lcdoc.agents.models.kept_settings import KeptCaches
 from lcdoc.agents.models.local import LocalModel, LocalSource, engines
 from lcdoc.agents.models.local_caches import serves_any_question
 from lcdoc.agents.models.local_engines import LocalOptions
+from lcdoc.agents.models.local_facts import device_of
 from lcdoc.agents.models.local_keeping import chosen_recipe, estimate
 from lcdoc.agents.models.local_requests import encoded
 from lcdoc.agents.models.model import Completion, Message, ModelSpec, Piece, Request
@@ -291,3 +292,20 @@ def test_the_estimate_is_what_it_takes(terse, library, precision):
     assert before.bytes == pytest.approx(kept.bytes, rel=0.1)
     after = estimate(model, "keydiff@0.5", [read_tokens(model)], library.caches.list())
     assert after.seconds == pytest.approx(kept.seconds, abs=0.01)
+
+
+def test_the_precision_that_was_taken_is_taken_again(terse, library):
+    """Which of two is faster is told by a clock; caches that were read in the other would be of no use."""
+    source = LocalSource(str(terse), terse, LocalOptions())
+    engines.close()
+    for dtype in ("bfloat16", "float32"):
+        library.memos.set(f"dtype/1 {device_of('auto')} {local_auto(source, library).identity}", dtype, ttl_s=60)
+        model = local_auto(source, library)
+        assert ask(model, "Who?").text
+        (loaded,) = engines._engines.values()
+        assert str(loaded.result().dtype) == f"torch.{dtype}"
+        engines.close()
+
+
+def local_auto(source: LocalSource, library: Library) -> LocalModel:
+    return LocalModel(ModelSpec("mine", WINDOW), source, caches=library.caches, memos=library.memos)
