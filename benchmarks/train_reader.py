@@ -358,8 +358,8 @@ def sample(examples: Sequence[Example], negatives: Sequence[Sequence[Example]], 
     groups: dict[tuple[str, bool], list[Example]] = defaultdict(list)
     for example in examples:
         groups[example.dataset, bool(example.places)].append(example)
-    chosen = [example for group in groups.values() for example in rng.sample(group, min(120, len(group)))]
-    return [*chosen, *(some[0] for some in rng.sample(list(negatives), min(60, len(negatives))))]
+    chosen = [example for group in groups.values() for example in rng.sample(group, min(80, len(group)))]
+    return [*chosen, *(some[0] for some in rng.sample(list(negatives), min(40, len(negatives))))]
 
 
 @torch.inference_mode()
