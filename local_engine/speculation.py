@@ -18,6 +18,8 @@ _SIZES = (4, 2)
 # How many of an n-gram's last places are compared, and how far back.
 _PLACES = 16
 _COMPARED = 32
+# Tokens before an answer that are looked through: an index of a million would take more memory than the cache of keys.
+_REACH = 1 << 16
 # After drafts stopped paying, the first probe waits so many steps, each next one twice as long.
 _FIRST_WAIT = 8
 _LAST_WAIT = 128
@@ -36,6 +38,8 @@ class PromptLookup:
     def __init__(self, max_draft: int = 16) -> None:
         self._most = max_draft
         self._tokens: list[int] = []
+        # How many tokens stand before those.
+        self._skipped = 0
         # Keys are hashes: places are compared token by token, so that a collision costs nothing but time.
         self._last: dict[int, dict[int, int]] = {size: {} for size in _SIZES}
         self._before: dict[int, array[int]] = {size: array("q") for size in _SIZES}
@@ -82,9 +86,13 @@ class PromptLookup:
 
     def _follow(self, tokens: Sequence[int]) -> None:
         known = self._tokens
-        while known and (len(known) > len(tokens) or known[-1] != tokens[len(known) - 1]):
+        while known and (
+            self._skipped + len(known) > len(tokens) or known[-1] != tokens[self._skipped + len(known) - 1]
+        ):
             self._forget_last()
-        for token in tokens[len(known) :]:
+        if not known:
+            self._skipped = max(0, len(tokens) - _REACH)
+        for token in tokens[self._skipped + len(known) :]:
             known.append(int(token))
             for size in _SIZES:
                 key = hash(tuple(known[-size:]))

@@ -3,10 +3,12 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lcdoc.local_engine import speculation
 from lcdoc.local_engine.sampling import Row, Sampling, sample
 from lcdoc.local_engine.speculation import PromptLookup, accept
 
@@ -39,6 +41,17 @@ def test_growing_and_cutting_back_are_like_starting_anew(tokens: list[int], edit
         assert lookup.propose(tokens) == PromptLookup(64).propose(tokens)
         tokens = tokens + new
         assert lookup.propose(np.asarray(tokens, np.int32)) == PromptLookup(64).propose(tokens)
+
+
+def test_of_a_long_text_only_the_end_is_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speculation, "_REACH", 8)
+    far, near = [1, 2, 3, 4, 5], [6, 7, 8, 9]
+    assert PromptLookup(16).propose([*far, *near, 0, 0, 1, 2]) == []
+    lookup = PromptLookup(16)
+    tokens = [*far, *near, 0, 0, 6, 7]
+    assert lookup.propose(tokens)[:2] == [8, 9]
+    assert lookup.propose([*tokens, 8]) == PromptLookup(16).propose([*near, 0, 0, 6, 7, 8])
+    assert lookup.propose([*tokens[:-1], 0, 6, 7])[:2] == [8, 9]
 
 
 def test_the_longest_agreement_wins_and_then_the_latest() -> None:
