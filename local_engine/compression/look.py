@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -60,7 +60,7 @@ class Look:
     """float32 [read], or empty"""
 
     @classmethod
-    def at(cls, decoder: Decoder, tables: PageTables, held: Held, tokens: list[int], budget: int) -> Look:
+    def at(cls, decoder: Decoder, tables: PageTables, held: Held, tokens: Sequence[int], budget: int) -> Look:
         """At a sequence that read `tokens`. Raises EngineError where the cache holds what was not noted."""
         lengths = held.entries.lengths.tolist()
         if lengths != tables.lengths[held.slot].tolist():
