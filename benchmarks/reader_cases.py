@@ -254,6 +254,17 @@ class Finder:
         self._frequency = Counter(s for count in counts for s in count)
         self._counts = counts
 
+    def best_by_words(self, question: str) -> Passage:
+        """The best passage by BM25 ("Okapi at TREC-3", k1 = 1.2, b = 0.75)."""
+        lengths = np.array([count.total() for count in self._counts])
+        scores = np.zeros(len(self._chunks))
+        for s in set(stems_of(question)):
+            frequency = self._frequency[s]
+            rarity = np.log(1 + (len(self._chunks) - frequency + 0.5) / (frequency + 0.5))
+            times = np.array([count[s] for count in self._counts])
+            scores += rarity * times * 2.2 / (times + 1.2 * (0.25 + 0.75 * lengths / max(1, lengths.mean())))
+        return Passage.of_chunk(self._document, self._chunks[int(np.argmax(scores))])
+
     def passages(self, question: str) -> list[Passage]:
         cosines = self._vectors @ self._embedder.embed([question])[0]
         words = np.zeros(len(self._chunks))

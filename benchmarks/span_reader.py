@@ -30,7 +30,6 @@ from lcdoc.agents.evidence_ranking import rank_evidence
 from lcdoc.agents.offline_reader import OfflineReader, quoted_evidence
 from lcdoc.agents.phrases import FEATURES, SIGNALS, features_of, in_order, phrase_of, signals_of, with_phrases
 from lcdoc.agents.questions import Question
-from lcdoc.agents.reader import Passage
 from lcdoc.agents.span_reader.model import SpanModel, load_span_model
 from lcdoc.agents.span_reader.weights import PATH
 from lcdoc.benchmarks.offline_reader import conditional_logit, logistic
@@ -119,13 +118,14 @@ def cases_of(part: Part, names: Sequence[str]) -> Iterator[Case]:
                 yield Case(name, "easy", document, question)
 
 
-def with_passages(part: Part, names: Sequence[str], embedder: CachedEmbedder) -> Iterator[tuple[Case, list[Passage]]]:
+def with_finder(part: Part, names: Sequence[str], embedder: CachedEmbedder) -> Iterator[tuple[Case, Finder]]:
+    """The questions of a part, each with what finds passages in its document."""
     finder: tuple[str, Finder] | None = None
     for case in cases_of(part, names):
         if finder is None or finder[0] != case.document.id:
             finder = case.document.id, Finder(case.document, embedder)
             embedder.save()
-        yield case, finder[1].passages(case.question)
+        yield case, finder[1]
     embedder.save()
 
 
@@ -190,29 +190,22 @@ class Shown:
         return cls("", (), confidence)
 
 
-Reader = Callable[[Case, list[Passage]], Shown]
+Reader = Callable[[Case, Finder], Shown]
 
 
-def first_sentence(case: Case, passages: list[Passage]) -> Shown:
-    """Of the passage with most of the question's rare words."""
-    best = max(passages, key=lambda passage: _words_in_common(case.question, passage.text))
+def first_sentence(case: Case, finder: Finder) -> Shown:
+    """Of the best passage by BM25."""
+    best = finder.best_by_words(case.question)
     sentences = sentence_spans(best.document.body, best.span.start, best.span.end)
     text = sentences[0].of(best.document.body)
     return Shown(text, (text,), 1.0)
 
 
-def _words_in_common(question: str, text: str) -> float:
-    from lcdoc.agents.stems import STOP_WORDS, tokens_of
-
-    wanted = {token for token in tokens_of(question) if token not in STOP_WORDS}
-    return sum(token in wanted for token in set(tokens_of(text)))
-
-
 def best_sentence(embedder: CachedEmbedder) -> Reader:
-    def read(case: Case, passages: list[Passage]) -> Shown:
+    def read(case: Case, finder: Finder) -> Shown:
         sentences = [
             span.of(passage.document.body)
-            for passage in passages
+            for passage in finder.passages(case.question)
             for span in sentence_spans(passage.document.body, passage.span.start, passage.span.end)
         ]
         vectors = embedder.embed([case.question, *sentences])
@@ -223,8 +216,8 @@ def best_sentence(embedder: CachedEmbedder) -> Reader:
 
 
 def through(reader: OfflineReader) -> Reader:
-    def read(case: Case, passages: list[Passage]) -> Shown:
-        note = reader.note_of(passages, case.question)
+    def read(case: Case, finder: Finder) -> Shown:
+        note = reader.note_of(finder.passages(case.question), case.question)
         if not note.found:
             return Shown.nothing(note.confidence / 5)
         return Shown(note.claim, tuple(quote.citation.quote for quote in note.quotes), note.confidence / 5)
@@ -242,10 +235,10 @@ def documents(model: SpanModel, embedder: CachedEmbedder, names: Sequence[str]) 
     }
     rows: dict[tuple[str, str], list[tuple[Case, Shown]]] = defaultdict(list)
     took: dict[str, list[float]] = defaultdict(list)
-    for case, passages in with_passages("test", names, embedder):
+    for case, finder in with_finder("test", names, embedder):
         for name, read in readers.items():
             started = time.perf_counter()
-            rows[case.dataset, name].append((case, read(case, passages)))
+            rows[case.dataset, name].append((case, read(case, finder)))
             took[name].append(time.perf_counter() - started)
     embedder.save()
     print("whole documents, test part; percent, 95 % intervals over documents")
@@ -321,8 +314,8 @@ def speed(model: SpanModel) -> None:
 def fit(model: SpanModel, embedder: CachedEmbedder, names: Sequence[str]) -> None:
     """Print phrase_weights.py, learned on the tune part."""
     measured = []
-    for case, passages in with_passages("tune", names, embedder):
-        question = Question.of(case.question)
+    for case, finder in with_finder("tune", names, embedder):
+        question, passages = Question.of(case.question), finder.passages(case.question)
         ranking = rank_evidence(question, passages, embedder)
         if ranking.evidence:
             evidence = with_phrases(question, passages, ranking.evidence, model)

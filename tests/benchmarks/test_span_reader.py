@@ -7,8 +7,7 @@ import random
 import pytest
 
 from lcdoc.agents.offline_reader import OfflineReader
-from lcdoc.agents.reader import Passage
-from lcdoc.benchmarks.reader_cases import Case, document_of
+from lcdoc.benchmarks.reader_cases import Case, Finder, document_of
 from lcdoc.benchmarks.span_reader import (
     Shown,
     best_sentence,
@@ -17,13 +16,13 @@ from lcdoc.benchmarks.span_reader import (
     part_of_case,
     through,
 )
-from lcdoc.documents import Document, Span
+from lcdoc.documents import Document
 from lcdoc.evaluation.parts import part_of
 from lcdoc.retrieval.embedders import load_embedder
 
 TEXTS = (
-    "The bakery opens at six. Bread is sold until noon.",
-    "The library has a cat. It closes at nine in the evening, and on Sundays at four.",
+    "The bakery opens at six. Bread is sold until noon. " + "The ovens are old, and nobody minds. " * 20,
+    "The library has a cat. It closes at nine in the evening, and on Sundays at four. " + "Books smell of dust. " * 30,
 )
 
 
@@ -34,11 +33,6 @@ def case_of(document: Document, question: str, *golds: str, kind: str = "answera
 @pytest.fixture(scope="module")
 def document() -> Document:
     return document_of("Town", TEXTS)
-
-
-def passages_of(document: Document) -> list[Passage]:
-    starts = [document.text.index(text) for text in TEXTS]
-    return [Passage(document, Span(at, at + len(text))) for at, text in zip(starts, TEXTS, strict=True)]
 
 
 def test_confidence_that_is_right_as_often_as_it_says_has_no_error(document: Document) -> None:
@@ -55,15 +49,19 @@ def test_confidence_that_is_right_as_often_as_it_says_has_no_error(document: Doc
 
 def test_the_simpler_readers_show_a_sentence(document: Document) -> None:
     case = case_of(document, "When does the library close in the evening?", "nine")
-    assert first_sentence(case, passages_of(document)).claim == "The library has a cat."
     embedder = load_embedder()
-    best = best_sentence(embedder)(case, passages_of(document))  # type: ignore[arg-type]
+    finder = Finder(document, embedder)  # type: ignore[arg-type]
+    passage = finder.best_by_words(case.question)
+    assert "It closes at nine" in passage.text
+    assert "bakery" not in passage.text
+    assert passage.text.startswith(f"{first_sentence(case, finder).claim} ")
+    best = best_sentence(embedder)(case, finder)  # type: ignore[arg-type]
     assert best.claim == "It closes at nine in the evening, and on Sundays at four."
-    ranked = through(OfflineReader(embedder))(case, passages_of(document))
+    ranked = through(OfflineReader(embedder))(case, finder)
     assert ranked.quotes[0] == best.claim
     assert 0 < ranked.confidence <= 1
     stranger = case_of(document, "Who wrote Pride and Prejudice?", kind="easy")
-    assert through(OfflineReader(embedder))(stranger, passages_of(document)).quotes == ()
+    assert through(OfflineReader(embedder))(stranger, finder).quotes == ()
 
 
 def test_parts_are_those_of_the_training(document: Document) -> None:
