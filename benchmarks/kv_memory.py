@@ -1,10 +1,10 @@
 """Peak memory of prompts of different lengths under the same recipe: what is kept bounds it, not what is read.
 
-    python benchmarks/kv_memory.py FOLDER OUT [--prompts 8192,32768,131008] [--kv keydiff@1638tok] [--tokens 9]
+    python benchmarks/kv_memory.py FOLDER OUT [--prompts 8192,131008] [--kv keydiff@1638tok] [--tokens 9]
 
-FOLDER has the weights of engine_weights.py, which are made there if they are not, or any other checkpoint. Each length
-is a process of its own (kv_speed_cell.py) whose peak counts everything it holds: weights, cache, tokens, and whatever
-grows with the text unseen. OUT gets a JSON file for each length, which is not measured again: a run that was broken off
+FOLDER has the weights of engine_weights.py, which are made there if they are not. Each length is a process of its own
+(kv_speed_cell.py) whose peak counts everything it holds: weights, cache, tokens, and whatever grows with the text
+unseen. OUT gets a JSON file for each length, which is not measured again: a run that was broken off
 goes on. The exit status is 1 where the longest takes over a tenth more than the shortest.
 """
 
