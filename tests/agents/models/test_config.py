@@ -88,6 +88,15 @@ def test_a_whole_file_is_read(tmp_path):
     assert config.facts_table().named("My.Model").context_window == 65_536
 
 
+@pytest.mark.parametrize(
+    ("said", "limit"), [('"4 GB"', 4_000_000_000), ('"1.5gib"', 1_610_612_736), ("123", 123), ('"0"', 0)]
+)
+def test_what_is_kept_is_limited_in_bytes(tmp_path, said, limit):
+    path = written(tmp_path, f'[kept_caches]\nlimit = {said}\nprecision = "int8"\n')
+    kept = load_config(path).kept_caches
+    assert (kept.limit, kept.precision, kept.write) == (limit, "int8", "always")
+
+
 def test_no_file_is_fine_unless_it_was_named(tmp_path, monkeypatch):
     assert load_config() == Config()
     assert load_config().path is None
@@ -127,6 +136,10 @@ def test_syntax_errors_name_the_line(tmp_path):
         ('modle = "x"', 1, "modle is not known; did you mean model?"),
         ('\n\nmax_dollars_and_cents = "x"', 3, "max_dollars_and_cents is not known"),
         ('max_usd = "a lot"', 1, "max_usd should be a valid number"),
+        ('[kept_caches]\nlimits = "4 GB"', 2, "kept_caches.limits is not known; did you mean limit?"),
+        ('[kept_caches]\nlimit = "much"', 2, 'kept_caches.limit: is no size; write "4 GB"'),
+        ("[kept_caches]\nlimit = -1", 2, "kept_caches.limit should be greater than or equal to 0"),
+        ('[kept_caches]\nwrite = "never"', 2, "kept_caches.write should be 'always' or 'index'"),
         ("max_usd = nan", 1, "max_usd should be a finite number"),
         ("max_usd = -1", 1, "max_usd should be greater than or equal to 0"),
         ("max_calls = true", 1, "max_calls should be a valid integer"),
