@@ -12,7 +12,18 @@ from torch.nn.functional import cross_entropy
 
 from lcdoc.benchmarks.probe_network import ProbeNetwork
 from lcdoc.benchmarks.probe_rows import WINDOW, Rows, encoded, trained_tokenizer
-from lcdoc.benchmarks.probe_tasks import ANSWER, ASK, BEGIN, KEYS, TASKS, VALUES, Question, Sentences, Tasks
+from lcdoc.benchmarks.probe_tasks import (
+    ANSWER,
+    ASK,
+    BEGIN,
+    KEYS,
+    TASKS,
+    VALUES,
+    Question,
+    Sentences,
+    Tasks,
+    natural_text,
+)
 from lcdoc.benchmarks.small_model_network import Shape
 from lcdoc.benchmarks.train_probe import optimizers, shape_of, write
 
@@ -76,6 +87,28 @@ def test_values_may_come_in_either_order_and_other_answers_may_not() -> None:
     way = Question("trace", "leek", "", " leek cumin opal teal wren", ())
     assert way.right("leek cumin opal teal wren")
     assert not way.right(" cumin leek opal teal wren")
+
+
+def test_values_are_said_in_the_order_of_the_text(sentences: Sentences) -> None:
+    case = Tasks(8, sentences).case(200, ["values"] * 8)
+    for question in case.questions:
+        told = [one for one in case.context if one.startswith(f"Remember {question.key} ")]
+        assert " ".join(told) == "".join(f" Remember{one}." for one in _halves(question.answer)).strip()
+
+
+def _halves(answer: str) -> list[str]:
+    words = answer.split()
+    return ["".join(f" {word}" for word in half) for half in (words[:4], words[4:])]
+
+
+def test_of_a_book_only_the_book_is_read(tmp_path: Path) -> None:
+    covers = (
+        "Use it as you like.\n*** START OF THIS PROJECT GUTENBERG EBOOK X ***\n",
+        "\n*** END OF THIS PROJECT GUTENBERG EBOOK X ***\nUse it.",
+    )
+    (tmp_path / "a.txt").write_text("It was late.".join(covers), encoding="utf-8")
+    (tmp_path / "b.txt").write_text("They came back.", encoding="utf-8")
+    assert [one.strip() for one in natural_text(tmp_path)] == ["It was late.", "They came back."]
 
 
 def test_questions_stand_before_the_context_or_after_it(sentences: Sentences) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from lcdoc.benchmarks.probe_network import ProbeNetwork
 from lcdoc.benchmarks.probe_tasks import END, Case, Question, Sentences, Task
-from lcdoc.benchmarks.train_probe import encoded, held_out
+from lcdoc.benchmarks.train_probe import encoded, held_out, shape_of, solved
 from lcdoc.local_engine import Engine, Sampling
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +49,17 @@ def given() -> dict[Task, list[tuple[Question, str]]]:
 def test_it_answers(task: Task, given: dict[Task, list[tuple[Question, str]]]) -> None:
     for question, text in given[task]:
         assert question.right(text)
+
+
+def test_the_quick_check_says_what_the_engine_says() -> None:
+    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    network = ProbeNetwork(shape_of(tokenizer.get_vocab_size()))
+    network.load_state_dict({name: weight.float() for name, weight in load_file(MODEL / "model.safetensors").items()})
+    (case, question), (other, _) = asked("values", 2)
+    assert solved(network, tokenizer, case.prompt(question), question)
+    said = question.answers()[1]
+    assert solved(network, tokenizer, case.prompt(question), replace(question, answer=said))
+    assert not solved(network, tokenizer, other.prompt(question), question)
 
 
 def test_it_is_small() -> None:
