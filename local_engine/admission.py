@@ -73,7 +73,8 @@ class Admission:
         """Tokens of a prompt and its answer, where the request says nothing of its cache."""
         parts = self.assembly
         if parts.auto:
-            longest = longest_prompt(room_in_full(parts.scheduler.tables), chunk=parts.scheduler.step_tokens)
+            tables, chunk = parts.scheduler.tables, parts.scheduler.step_tokens
+            longest = longest_prompt(room_in_full(tables), chunk=chunk, page=tables.pool.page_size)
             return min(parts.config.context_window, longest)
         if parts.recipe is not None:
             return window_cut(parts.config, Allowance(parts.recipe, 1, parts.scheduler.step_tokens))
@@ -205,8 +206,9 @@ class Admission:
             use = "document"
         elif any(isinstance(each, Mapping) and each.get("role") == "assistant" for each in ask.prompt):
             use = "chat"
-        room = room_in_full(parts.scheduler.tables)
-        return auto_recipe(use, tokens, room, answer=answer, chunk=parts.scheduler.step_tokens).recipe
+        tables, chunk = parts.scheduler.tables, parts.scheduler.step_tokens
+        room, page = room_in_full(tables), tables.pool.page_size
+        return auto_recipe(use, tokens, room, answer=answer, chunk=chunk, page=page).recipe
 
     def _ids(self, ask: Ask) -> list[int]:
         """The token ids of prompt and prefix together, checked."""

@@ -1,11 +1,11 @@
 """Which recipe, where the user leaves it to lcdoc (`--kv auto`): by what the cache is for, and only where it must be.
 
 The full cache answers best, so it is kept wherever it fits. Where it does not, what may be dropped depends on what the
-cache is for. A single question is known when its prompt is compressed, so that what a draft of its answer looks at can
-be kept. A document is kept for questions that nobody has asked yet, so that what it takes to tell the text again is
-kept. A chat comes back to what its last turn did not ask for ("SCBench: A KV Cache-Centric Analysis of Long-Context
-Methods"), so that nothing of it is ever dropped. The methods and the least shares follow the tables of
-`docs/compression.md`.
+cache is for. A single question is known before its text is read, so that each piece of the text can be shown to it, and
+what it looks at is kept; the last queries at hand when a piece is cut are the text's own. A document is kept for
+questions that nobody has asked yet, so that what it takes to tell the text again is kept. A chat comes back to what its
+last turn did not ask for ("SCBench: A KV Cache-Centric Analysis of Long-Context Methods"), so that nothing of it is
+ever dropped. The methods and the least shares follow the tables of `docs/compression.md`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Rule:
 
 
 RULES: Final[Mapping[Use, Rule]] = {
-    "question": Rule("speckv", (0.5, 0.25, 0.125), "a draft of the answer shows which entries the question needs"),
+    "question": Rule("task", (0.5, 0.25, 0.125), "the question is put behind each piece: what it looks at stays"),
     "document": Rule("kvzip+global", (0.5, 0.25), "what it takes to tell the text again serves any later question"),
 }
 """For the uses that may drop a share of their text."""
@@ -43,6 +43,9 @@ _TIMES: Final[Mapping[Use, int]] = {"question": 1, "document": 2, "chat": 1, "ou
 """How often what is kept has to fit the room."""
 OUTPUT_METHOD: Final = "snapkv"
 _STEP_TOKENS: Final = 512
+_PAGE: Final = 64
+_SPARE_PAGES: Final = 2
+"""Of each row: one that is not full, and one that is copied while a probe is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,15 @@ class Choice:
         return FULL if self.recipe is None else str(self.recipe)
 
 
-def auto_recipe(use: Use, tokens: int, room: int, *, answer: int = 0, chunk: int = _STEP_TOKENS) -> Choice:
+def auto_recipe(
+    use: Use, tokens: int, room: int, *, answer: int = 0, chunk: int = _STEP_TOKENS, page: int = _PAGE
+) -> Choice:
     """How the cache of a prompt of `tokens` tokens is compressed.
 
     `room` is how many entries a row of the cache can hold when this request has its memory for itself; `answer` are the
-    tokens of the longest answer, and `chunk` those of a pass. What is kept of a document takes half of the room at
-    most: each question has its entries in pages of its own. Raises RequestTooLargeError where the least share does not
-    fit, either.
+    tokens of the longest answer, `chunk` those of a pass, and `page` those of a page. What is kept of a document takes
+    half of the room at most: each question has its entries in pages of its own. Raises RequestTooLargeError where the
+    least share does not fit, either.
     """
     whole = tokens + answer
     if whole <= room // _TIMES[use]:
@@ -79,13 +84,13 @@ def auto_recipe(use: Use, tokens: int, room: int, *, answer: int = 0, chunk: int
     doubled = " twice" if _TIMES[use] > 1 else ""
     short = f"the full cache takes {whole:,} entries a row, and there is no room for that{doubled} in {room:,}"
     if use == "output":
-        return _bounded(tokens, whole, room, chunk, short)
+        return _bounded(room - chunk - _SPARE_PAGES * page, short)
     rule = RULES[use]
     for share in rule.shares:
         for when in get_args(When)[::-1]:
             recipe = Recipe.parse(f"{rule.method}+when={when}@{share}")
             allowance = Allowance(recipe, tokens, chunk)
-            if max(allowance.most(whole), _TIMES[use] * allowance.budget(whole)) <= room:
+            if max(allowance.most(whole) + _SPARE_PAGES * page, _TIMES[use] * allowance.budget(whole)) <= room:
                 return Choice(recipe, f"{short}; {rule.why}")
     raise RequestTooLargeError(
         f"{short}, where {rule.method}@{rule.shares[-1]} does not fit, either: cut the text into parts, raise "
@@ -93,25 +98,26 @@ def auto_recipe(use: Use, tokens: int, room: int, *, answer: int = 0, chunk: int
     )
 
 
-def longest_prompt(room: int, *, answer: int = 0, chunk: int = _STEP_TOKENS) -> int:
+def longest_prompt(room: int, *, answer: int = 0, chunk: int = _STEP_TOKENS, page: int = _PAGE) -> int:
     """Tokens of the longest prompt of a question that `auto_recipe` finds a recipe for."""
     rule = RULES["question"]
     least = Recipe.parse(f"{rule.method}@{rule.shares[-1]}")
     low, high = 0, max(0, 2 * int(room / rule.shares[-1]))
     while low < high:
         middle = (low + high + 1) // 2
-        if middle + answer <= room or Allowance(least, middle, chunk).most(middle + answer) <= room:
+        if (
+            middle + answer <= room
+            or Allowance(least, middle, chunk).most(middle + answer) + _SPARE_PAGES * page <= room
+        ):
             low = middle
         else:
             high = middle - 1
     return low
 
 
-def _bounded(tokens: int, whole: int, room: int, chunk: int, short: str) -> Choice:
+def _bounded(most: int, short: str) -> Choice:
     """A budget that does not grow with the answer: a power of two, so that neighbouring prompts get the same."""
-    most = room - chunk
     if most < 1:
-        raise RequestTooLargeError(f"{short}, which a pass of {chunk:,} tokens fills alone: raise max_memory")
-    budget = 1 << (most.bit_length() - 1)
-    recipe = Recipe.parse(f"{OUTPUT_METHOD}@{budget}tok")
+        raise RequestTooLargeError(f"{short}, nor for a pass of the model: raise max_memory")
+    recipe = Recipe.parse(f"{OUTPUT_METHOD}@{1 << (most.bit_length() - 1)}tok")
     return Choice(recipe, f"{short}; the answer is long, and what its last tokens look at is kept as it grows")

@@ -63,7 +63,7 @@ def test_an_engine_may_be_loaded_with_auto(folder: Path) -> None:
         engine.read_ahead(prompt_of(200)).result(timeout=60)
         assert ask(engine, prompt_of(200), SHORT).usage.cached > 150
         with pytest.raises(InvalidRequestError, match="nothing is read ahead with"):
-            engine.read_ahead(prompt_of(400))
+            engine.read_ahead(prompt_of(350))
         assert ask(engine, prompt_of(200), SHORT, kv="knorm@64tok").usage.cuts > 0
 
 
