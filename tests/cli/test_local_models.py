@@ -83,3 +83,26 @@ def test_local_models_are_listed_with_what_fits(lcdoc, models):
     assert terse["fits"] == {"bfloat16": 4096, "int8": 4096, "int4": 4096}
     assert "local/terse: 0.5 MB on disk" in lcdoc("models").stdout
     assert json.loads(lcdoc("models", "local/terse", "--json").stdout)["window"] == "4,096 tokens"
+
+
+def test_a_document_is_read_once(lcdoc, story, models, environment):
+    kept = lcdoc("index", story, "--model", "local/terse", "--kv", "keydiff@0.5")
+    assert kept.returncode == 0, kept.stderr
+    assert "keeping 2 pieces by keydiff@0.5: " in kept.stderr
+    assert "50% of what was read is held" in kept.stderr
+    run = lcdoc("ask", story, QUESTION, "--workflow", "chain", "--model", "local/terse", "--json")
+    answer = json.loads(run.stdout)
+    assert answer["kv"] == ["keydiff@0.5"]
+    assert answer["model"] == f"local/{models / 'terse'}"
+    assert answer["usage"]["tokens_cached"] > 500
+    shown = lcdoc("library", "show", story)
+    assert f"local/{models / 'terse'} by keydiff@0.5: 2 pieces" in shown.stdout
+    assert "2 kept caches" in lcdoc("library", "list").stderr
+
+
+def test_only_what_runs_here_keeps_documents(lcdoc, story):
+    run = lcdoc("index", story, "--model", "offline")
+    assert run.returncode == 2
+    assert run.stderr.strip().splitlines() == [
+        "lcdoc: offline keeps nothing here; name a model that runs here: --model local/PATH"
+    ]
