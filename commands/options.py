@@ -44,7 +44,7 @@ KvOption = Annotated[
     typer.Option(
         "--kv",
         metavar="RECIPE",
-        help="Compress the cache of a local model, as in snapkv+ada@0.25; see lcdoc kv list.",
+        help="Compress the cache of a local model: auto, or as in snapkv+ada@0.25; see lcdoc kv list.",
         show_default=False,
     ),
 ]

@@ -81,7 +81,10 @@ def checked_recipe(name: str, kv: str) -> str:
     try:
         return AUTO if is_auto(kv) else str(as_recipe(kv) or FULL)
     except EngineError as error:
-        raise ModelConfigError(name, f"kv: {error}", "`lcdoc kv list` shows the parts") from error
+        told = str(error)
+        # It may have been told already what was meant.
+        remedy = "" if told.endswith("?") else "`lcdoc kv list` shows the parts"
+        raise ModelConfigError(name, f"kv: {told}", remedy) from error
 
 
 def checked_stretching(name: str, rope: str) -> str:
@@ -132,6 +135,14 @@ def outlives_window(kv: str) -> bool:
 
     recipe = None if kv == AUTO else as_recipe(kv)
     return recipe is not None and recipe.when == "during"
+
+
+def auto_window(room: int) -> int:
+    """A window to plan with where the cache of one request has room for `room` tokens and `auto` compresses it: what it
+    keeps half of. It would take more, but shorter passages are answered better."""
+    from lcdoc.local_engine.compression.auto import RULES, longest_prompt
+
+    return longest_prompt(room, share=RULES["question"].shares[0])
 
 
 def message_tokens(name: str, folder: Path) -> int:

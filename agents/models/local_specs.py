@@ -8,10 +8,12 @@ from lcdoc.agents.models.config import Config, ModelEntry
 from lcdoc.agents.models.errors import ModelNameError
 from lcdoc.agents.models.facts import SMALL_PARAMETERS_B, size_b
 from lcdoc.agents.models.local import LocalSource, no_such_model
+from lcdoc.agents.models.local_caches import AUTO
 from lcdoc.agents.models.local_engines import LocalOptions
 from lcdoc.agents.models.local_facts import (
     SEQUENCES,
     LocalFacts,
+    auto_window,
     checked_recipe,
     checked_stretching,
     facts_of,
@@ -130,7 +132,7 @@ def _window(
     found: Fit | None = facts.fits(options.quantize or ("float32" if options.dtype == "float32" else "bfloat16"))
     bounded = options.kv is not None and outlives_window(options.kv)
     if found is not None and 0 < found.context < window and options.max_memory is None and not bounded:
-        fitting = steady(found.context, window)
+        fitting = steady(auto_window(found.context) if options.kv == AUTO else found.context, window)
         notes.append(
             f"a window of {fitting:,} tokens fits the memory that is free; the model's is {facts.window:,}: quantize, "
             "or set context_window"

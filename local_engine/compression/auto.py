@@ -98,10 +98,13 @@ def auto_recipe(
     )
 
 
-def longest_prompt(room: int, *, answer: int = 0, chunk: int = _STEP_TOKENS, page: int = _PAGE) -> int:
-    """Tokens of the longest prompt of a question that `auto_recipe` finds a recipe for."""
+def longest_prompt(
+    room: int, *, share: float | None = None, answer: int = 0, chunk: int = _STEP_TOKENS, page: int = _PAGE
+) -> int:
+    """Tokens of the longest prompt of a question that `auto_recipe` finds a recipe for, one that keeps `share` of it or
+    more; None: the least that it does take."""
     rule = RULES["question"]
-    least = Recipe.parse(f"{rule.method}@{rule.shares[-1]}")
+    least = Recipe.parse(f"{rule.method}@{rule.shares[-1] if share is None else share}")
     low, high = 0, max(0, 2 * int(room / rule.shares[-1]))
     while low < high:
         middle = (low + high + 1) // 2

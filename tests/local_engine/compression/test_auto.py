@@ -75,5 +75,12 @@ def test_the_longest_prompt_is_the_longest_that_has_a_recipe(room):
         auto_recipe("question", longest + 1, room, answer=300)
 
 
+def test_a_prompt_that_keeps_half_is_shorter_than_one_that_keeps_less():
+    longest = longest_prompt(8192, share=0.5)
+    assert 8192 < longest < longest_prompt(8192)
+    assert auto_recipe("question", longest, 8192).kv == "task@0.5"
+    assert auto_recipe("question", longest + 1, 8192).kv == "task@0.25"
+
+
 def test_no_room_at_all_is_no_prompt():
     assert longest_prompt(0) == 0
