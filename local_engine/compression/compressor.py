@@ -81,6 +81,7 @@ class Compressor:
         """
         held.entries.read = computed
         allowance = held.allowance
+        held.prompt = held.prompt or tokens[: allowance.prompt]
         if not self._due(held, len(tokens), computed):
             return False
         self._cut(decoder, held, tokens[:computed], allowance.budget(computed))
@@ -112,7 +113,7 @@ class Compressor:
 
     def _cut(self, decoder: Decoder, held: Held, tokens: Sequence[int], budget: int) -> None:
         recipe, tables = held.allowance.recipe, self._tables
-        look = Look.at(decoder, tables, held, list(tokens), budget - held.allowance.kept)
+        look = Look.at(decoder, tables, held, tokens, budget - held.allowance.kept)
         valid = look.layout.valid & look.in_window
         if self.rows(held.slot) > budget:
             valid = self._chosen(look, valid, tokens)

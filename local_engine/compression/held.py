@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -25,6 +26,8 @@ class Held:
     sightings: Sightings
     tokens: Tensor
     """int64: those that were read up to the last cut"""
+    prompt: Sequence[int] = ()
+    """All of it, read or not."""
     prompt_done: bool = False
     cuts: int = 0
     dropped: int = 0

@@ -63,7 +63,9 @@ class Prober:
                 yield self._read(needs, held, self._repetition(tokens, first, end), (first, end))
                 first = end
         elif needs.probe == "task":
-            task = list(held.marks.task) or list(tokens[-min(needs.window, max(1, len(tokens) // 2)) :])
+            # The end of the whole prompt, where the question stands, also while only its beginning was read.
+            end = min(needs.window, max(1, len(held.prompt) // 2))
+            task = list(held.marks.task) or list(held.prompt[-end:])
             yield self._read(needs, held, task, (0, 0))
         else:
             yield self._draft(needs, held, tokens)

@@ -1,12 +1,16 @@
-"""Values and attention biases fitted so that the kept entries answer queries as the whole cache did.
+"""Attention biases, and values if wanted, fitted so that the kept entries answer queries as the whole cache did.
 
 Zweiger et al., "Fast KV Compaction via Attention Matching". What attention makes of a stretch of cache is a mass, the
 sum of exp(q k), and a mean of values. With the kept keys chosen, both can be matched for a set of reference queries by
 least squares, the mass by a bias on each key, the means by new values: nothing is trained, and each head is by itself.
 
-The paper fits to many queries, of the model repeating the whole text. Where the only queries at hand are those of a
-window, a text has more entries than these can tell apart; both fits are therefore drawn to what was there, weights to 1
-and values to themselves, and an entry that no reference query attends to stays what it was.
+The paper fits to tens of thousands of queries, of the model repeating the text and asking itself about it. Here there
+are some hundred, and a text has more entries than these can tell apart; both fits are therefore drawn to what was
+there, weights to 1 and values to themselves, and an entry that no reference query attends to stays what it was.
+
+Still, what a kept value takes on so that queries whose own target is gone get their answers, it has for all: it no
+longer says what it said to the question that needs it. A bias cannot do that, and so only biases are fitted unless
+`values` asks for more.
 """
 
 from __future__ import annotations
@@ -38,6 +42,8 @@ class AttentionMatching:
     are the references."""
     references: int = 512
     """At most so many queries for a head are fitted to, evenly taken from all."""
+    values: bool = False
+    """Whether values are fitted, too: nearer to the reference queries, further from questions about single facts."""
     ridge: float = 1e-2
     """How strongly weights and values are held at what they were, as a share of what the fit has to bear; above 0. What
     is held less follows the references more closely, and other queries less: below 0.001 these may fare worse than
@@ -90,13 +96,16 @@ class AttentionMatching:
         attention, outputs = _attend(heads, queries, seen_from, kept)
         attention = attention * there[:, None]
         weights = _weights(attention, free, self.ridge)
+        biases = bias.scatter_add(1, kept, torch.where(free, weights.log(), 0.0))
+        if not self.values:
+            return heads.values, biases
         matched = attention * weights[:, None]
         matched = matched / matched.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
         fitted = _values(matched, free, taken(heads.values, kept), outputs, self.ridge)
 
         wide = kept[..., None].expand_as(fitted)
         new = torch.where(free[..., None], fitted.to(heads.values.dtype), heads.values.gather(1, wide))
-        return heads.values.scatter(1, wide, new), bias.scatter_add(1, kept, torch.where(free, weights.log(), 0.0))
+        return heads.values.scatter(1, wide, new), biases
 
 
 def _some(heads: Heads, part: slice) -> Heads:

@@ -3,6 +3,9 @@
 Zhang et al., "CaM: Cache Merging for Memory-efficient LLMs Inference", section on cache merging. Neighbours share
 attention, so an evicted value comes out again, on average, if those behind it carry a part of it; drawing which ones do
 keeps little attended values from adding up to noise.
+
+The paper evicts one entry a step. Where a long text is cut at once there are many evicted entries for each kept one,
+and what that takes on would outweigh its own value: so it is bounded, and drawn entries share what there is.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ class CaM:
 
     following: int = 32
     """How many kept entries share an evicted value; fewer do near the end."""
+    most: float = 0.1
+    """The most that all values which an entry takes on may weigh, beside 1 of its own; above 0."""
     seed: int = 0
     """Of the draws. They depend on nothing else but layer, head and position, so that a text compresses alike however
     it is cut into pieces."""
@@ -33,6 +38,8 @@ class CaM:
     def __post_init__(self) -> None:
         if self.following < 1:
             raise InvalidRequestError(f"cam merges into {self.following} following entries: choose 1 or more")
+        if not self.most > 0:
+            raise InvalidRequestError(f"cam's most is {self.most}: choose a number above 0, such as 0.1")
         if not 0 <= self.seed < 1 << 63:
             raise InvalidRequestError(f"cam's seed is {self.seed}: choose one from 0 to 2^63 - 1")
 
@@ -57,8 +64,10 @@ class CaM:
         drawn = _draws(heads, self.seed) < attended / mean
         weights = torch.where(drawn & ~keep & (count > 0), 1.0 / count.clamp(min=1), 0.0)
         # All evicted entries before one kept entry are spread alike, so they are added up first.
-        shares = summed(weights, rank.clamp(max=keep.shape[1] - 1), heads.values)[:, : kept.shape[1]]
-        gained = _ahead(shares.flip(1), self.following).flip(1)
+        target, size = rank.clamp(max=keep.shape[1] - 1), kept.shape[1]
+        gained = _behind(summed(weights, target, heads.values)[:, :size], self.following)
+        weighs = _behind(summed(weights, target)[:, :size, None], self.following)
+        gained *= (self.most / weighs.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1)
         values = (taken(heads.values, kept) + gained).to(heads.values.dtype)
         old = heads.values.gather(1, kept[..., None].expand_as(values))
         values = torch.where(there[..., None], values, old)
@@ -68,6 +77,11 @@ class CaM:
 def _ahead(entries: Tensor, m: int) -> Tensor:
     """The sum of each entry and the m - 1 behind it: [H, n, D] to [H, n, D]."""
     return pad(entries, (0, 0, 0, m - 1)).unfold(1, m, 1).sum(-1)
+
+
+def _behind(entries: Tensor, m: int) -> Tensor:
+    """The sum of each entry and the m - 1 before it: [H, n, D] to [H, n, D]."""
+    return _ahead(entries.flip(1), m).flip(1)
 
 
 def _draws(heads: Heads, seed: int) -> Tensor:

@@ -66,12 +66,30 @@ def test_values_are_those_of_ridge_regression(size, ridge):
         torch.testing.assert_close(got[head].double(), old[head] + change * free[head][:, None], rtol=1e-3, atol=1e-3)
 
 
+def test_alone_biases_give_kept_entries_the_mass_of_all():
+    """Values stay, and no key is given a weight that a query whose target was kept would be led astray by."""
+    heads = random_heads((2, 300, 16), window=32, sinks=2, recent=20, groups=3)
+    keep, scores = random_keep(heads, 0.4)
+    reduced = AttentionMatching().reduce(heads, keep, scores)
+    assert torch.equal(reduced.values, heads.values)
+    fitted = AttentionMatching(values=True).reduce(heads, keep, scores)
+    assert torch.equal(reduced.bias, fitted.bias)
+    logits = torch.einsum("hgqd,hkd->hgqk", heads.queries.double(), heads.keys.double()) * heads.model.scale
+    logits = logits.masked_fill(heads.rotated_at[:, None, None] > heads.query_positions[:, None], -torch.inf)
+
+    def lacking(bias):
+        kept = (logits + bias[:, None, None]).masked_fill(~keep[:, None, None], -torch.inf)
+        return (kept.logsumexp(-1) - logits.logsumexp(-1)).abs().mean()
+
+    assert lacking(reduced.bias.double()) < 0.3 * lacking(torch.zeros_like(keep, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("spread", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_queries_get_nearly_what_they_got(seed, spread):
     heads = random_heads((2, 300, 16), seed=seed, window=16, sinks=2, recent=20, spread=spread, groups=3)
     keep, scores = random_keep(heads, 0.4, seed=seed)
-    reduced, dropped = (way.reduce(heads, keep, scores) for way in (AttentionMatching(), Drop()))
+    reduced, dropped = (way.reduce(heads, keep, scores) for way in (AttentionMatching(values=True), Drop()))
     assert distance(heads, reduced, keep) < 0.2 * distance(heads, dropped, keep)
     whole = attend(heads)[1]
     matched, lost = ((attend(heads, way, keep)[1] - whole).abs().mean() for way in (reduced, dropped))
@@ -82,7 +100,7 @@ def test_other_queries_fare_no_worse_than_with_dropping():
     """The ridge holds what the references say nothing of."""
     heads = random_heads((2, 300, 16), window=32, groups=3)
     keep, scores = random_keep(heads, 0.4)
-    reduced = AttentionMatching().reduce(heads, keep, scores)
+    reduced = AttentionMatching(values=True).reduce(heads, keep, scores)
     others = replace(heads, queries=random_heads((2, 300, 16), seed=9, window=32, groups=3).queries)
     assert distance(others, reduced, keep) < distance(others, Drop().reduce(heads, keep, scores), keep)
 
@@ -90,7 +108,7 @@ def test_other_queries_fare_no_worse_than_with_dropping():
 def test_protected_entries_and_keys_stay():
     heads = random_heads((2, 90, 8), window=16, sinks=4, recent=30)
     keep, scores = random_keep(heads, 0.4)
-    reduced = AttentionMatching().reduce(heads, keep, scores)
+    reduced = AttentionMatching(values=True).reduce(heads, keep, scores)
     assert torch.equal(reduced.keys, heads.keys)
     assert torch.equal(reduced.values[heads.protected], heads.values[heads.protected])
     assert not reduced.bias[heads.protected].any()
@@ -104,7 +122,7 @@ def test_entries_that_no_reference_sees_stay():
     heads = random_heads((1, 60, 8), window=8)
     heads = replace(heads, rotated_at=torch.arange(60)[None], query_positions=torch.full((8,), 40))
     keep, scores = random_keep(heads, 0.5)
-    reduced = AttentionMatching().reduce(heads, keep, scores)
+    reduced = AttentionMatching(values=True).reduce(heads, keep, scores)
     assert torch.equal(reduced.values[0, 41:], heads.values[0, 41:])
     assert reduced.bias[0, 41:].abs().max() < 1e-6
     assert distance(heads, reduced, keep) < 0.5 * distance(heads, Drop().reduce(heads, keep, scores), keep)
@@ -116,9 +134,11 @@ def test_earlier_biases_count():
     heads.state["bias"] = torch.randn(2, 200, generator=torch.Generator().manual_seed(1))
     keep, scores = random_keep(heads, 0.4)
     dropped = replace(Drop().reduce(heads, keep, scores), bias=heads.state["bias"])
-    assert distance(heads, AttentionMatching().reduce(heads, keep, scores), keep) < 0.2 * distance(heads, dropped, keep)
+    assert distance(heads, AttentionMatching(values=True).reduce(heads, keep, scores), keep) < 0.2 * distance(
+        heads, dropped, keep
+    )
     everything = torch.ones_like(keep)
-    assert torch.equal(AttentionMatching().reduce(heads, everything, scores).bias, heads.state["bias"])
+    assert torch.equal(AttentionMatching(values=True).reduce(heads, everything, scores).bias, heads.state["bias"])
 
 
 def test_few_references_are_taken_from_all():
@@ -135,9 +155,9 @@ def test_few_references_are_taken_from_all():
 def test_strips_and_groups_of_heads_change_nothing(monkeypatch):
     heads = random_heads((3, 80, 8), window=9, groups=2)
     keep, scores = random_keep(heads, 0.4)
-    whole = AttentionMatching().reduce(heads, keep, scores)
+    whole = AttentionMatching(values=True).reduce(heads, keep, scores)
     monkeypatch.setattr(attention_matching, "_HELD", 200)
-    parts = AttentionMatching().reduce(heads, keep, scores)
+    parts = AttentionMatching(values=True).reduce(heads, keep, scores)
     torch.testing.assert_close(parts.values, whole.values, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(parts.bias, whole.bias, rtol=1e-4, atol=1e-4)
 
@@ -145,4 +165,4 @@ def test_strips_and_groups_of_heads_change_nothing(monkeypatch):
 def test_without_queries_it_says_so():
     heads = random_heads((1, 10, 8))
     with pytest.raises(InvalidRequestError, match="fits to queries"):
-        AttentionMatching().reduce(heads, *random_keep(heads, 0.5))
+        AttentionMatching(values=True).reduce(heads, *random_keep(heads, 0.5))

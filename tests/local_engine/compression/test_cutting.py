@@ -430,3 +430,20 @@ def test_places_stay_within_the_window(checkpoint: Make, recipe: str) -> None:
         moved = layer_model(whole.decoder, 0, 200, slice(0, 1)).rotate(keys, stands - torch.arange(len(TOKENS)))
         torch.testing.assert_close(bench.row(held, 0, head)[0], moved, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(bench.row(held, 0, head)[1], values, rtol=1e-4, atol=1e-4)
+
+
+def test_a_task_that_nobody_named_is_the_end_of_the_whole_prompt(folder: Path) -> None:
+    """Also at a cut where only the prompt's beginning was read."""
+    bench, found = CutBench(folder), []
+    held = bench.start("task:window=8@48tok", len(TOKENS), CHUNK)
+    read = bench.decoder.hidden
+
+    def hidden(batch: Batch) -> Tensor:
+        if int(batch.slots[0]) != held.slot:
+            found.append(batch.tokens.tolist())
+        return read(batch)
+
+    bench.decoder.hidden = hidden  # type: ignore[method-assign]
+    bench.read_all(held, TOKENS)
+    assert len(found) == held.cuts > 2
+    assert found == [TOKENS[-8:]] * held.cuts

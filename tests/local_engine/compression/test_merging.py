@@ -21,7 +21,7 @@ from lcdoc.local_engine.errors import InvalidRequestError
 from lcdoc.tests.local_engine.compression.cut_heads import distance, random_heads, random_keep
 
 MERGERS = [ValueMerge(), KVMerger(threshold=0.5), KVMerger(threshold=0.5, log_count=True), D2O(), CaM(following=5)]
-ALL = [Drop(), *MERGERS, AttentionMatching()]
+ALL = [Drop(), *MERGERS, AttentionMatching(values=True)]
 SHAPES = [(1, 1, 4), (1, 2, 4), (2, 3, 8), (3, 57, 16), (1, 90, 8)]
 
 
@@ -67,8 +67,9 @@ def d2o_by_loops(heads: Heads, keep, scores, beta=0.5):
     return keys, values, None
 
 
-def cam_by_loops(heads: Heads, keep, scores, following=5):
+def cam_by_loops(heads: Heads, keep, scores, following=5, most=0.1):
     values, draws = heads.values.double(), _draws(heads, 0)
+    gained, weighs = torch.zeros_like(values), torch.zeros(keep.shape, dtype=torch.float64)
     attended = heads.state["mass"].double() / heads.state["seen"]
     for head in range(len(keep)):
         for i in (~keep[head]).nonzero()[:, 0].tolist():
@@ -78,7 +79,10 @@ def cam_by_loops(heads: Heads, keep, scores, following=5):
             probability = min(1.0, (attended[head, i] / attended[head, behind].mean()).item())
             if draws[head, i].item() < probability:
                 for j in behind:
-                    values[head, j] += heads.values[head, i].double() / len(behind)
+                    gained[head, j] += heads.values[head, i].double() / len(behind)
+                    weighs[head, j] += 1 / len(behind)
+    for head, j in weighs.nonzero().tolist():
+        values[head, j] += gained[head, j] * min(1.0, most / weighs[head, j].item())
     return heads.keys.double(), values, None
 
 
@@ -132,6 +136,7 @@ LOOPS = [
     (ValueMerge(), value_merge_by_loops),
     (D2O(), d2o_by_loops),
     (CaM(following=5), cam_by_loops),
+    (CaM(following=5, most=0.5), lambda *given: cam_by_loops(*given, most=0.5)),
     (KVMerger(threshold=0.5), kvmerger_by_loops),
     (KVMerger(threshold=0.5, log_count=True), lambda *given: kvmerger_by_loops(*given, log_count=True)),
 ]
@@ -248,7 +253,7 @@ def test_cam_gives_all_it_draws_away(monkeypatch):
     heads.state["mass"] = torch.ones_like(heads.state["mass"])
     heads.state["seen"] = torch.ones_like(heads.state["mass"])
     keep, scores = random_keep(heads, 0.3)
-    reduced = CaM(following=7).reduce(heads, keep, scores)
+    reduced = CaM(following=7, most=99.0).reduce(heads, keep, scores)
     torch.testing.assert_close((reduced.values * keep[..., None]).sum(1), heads.values.sum(1), rtol=1e-4, atol=1e-4)
     heads.state["mass"][~keep] = 0
     assert torch.equal(CaM().reduce(heads, keep, scores).values, heads.values)
@@ -273,7 +278,7 @@ def test_cam_merges_as_often_as_attention_says():
     heads.state["mass"] = torch.full_like(heads.state["mass"], 0.25)
     heads.state["mass"][:, -1] = 1.0
     heads.values[:] = 1.0
-    merged = CaM().reduce(heads, heads.protected, heads.state["mass"]).values[0, -1, 0] - 1
+    merged = CaM(most=5000.0).reduce(heads, heads.protected, heads.state["mass"]).values[0, -1, 0] - 1
     assert abs(merged / 4000 - 0.25) < 0.03
 
 
@@ -380,6 +385,7 @@ def test_what_fills_up_a_shorter_row_is_not_found():
         (lambda: D2O(beta=1.5), "1.5"),
         (lambda: CaM(following=0), "0 following"),
         (lambda: CaM(seed=-1), "-1"),
+        (lambda: CaM(most=0.0), "most is 0"),
         (lambda: KVMerger(threshold=2), "threshold is 2"),
         (lambda: AttentionMatching(window=0), "window is 0"),
         (lambda: AttentionMatching(ridge=0.0), "ridge is 0"),
