@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from lcdoc.agents.models import local_facts
 from lcdoc.agents.models.config import ConfigFileError, load_config
 from lcdoc.agents.models.errors import ModelConfigError
 from lcdoc.agents.models.local_engines import LocalOptions
 from lcdoc.agents.models.local_facts import facts_of
 from lcdoc.agents.models.local_kv_memory import auto_choices, auto_rules, cache_need, cache_room
+from lcdoc.agents.models.local_memory import CACHE_SHARE, weight_bytes
 from lcdoc.agents.models.local_recipes import RecipeError, meaning, parts
 from lcdoc.agents.models.names import resolve, with_kv
 from lcdoc.local_engine import Engine, KVConfig, Sampling
@@ -181,3 +183,18 @@ def test_a_text_may_be_longer_than_the_window_where_what_is_kept_is_moved_togeth
     assert window("knorm+positions=self-extend:group=8,neighbours=128@128tok") == 8 * (512 - 128 + 16)
     with pytest.raises(ModelConfigError, match="1,000 tokens away, and the model's window of 1,024 leaves 512"):
         window("window+positions=compact@1000tok")
+
+
+def test_auto_plans_with_more_than_what_fits_in_full(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = facts_of("local/terse", tmp_path / "terse")
+    assert facts.sizes is not None
+    room = 3000
+    free = weight_bytes(facts.sizes, "bfloat16") + int(room * facts.cache_numbers_per_token * 2 / CACHE_SHARE)
+    monkeypatch.setattr(local_facts, "free_bytes", lambda _device: free)
+    read = load_config(config)
+    assert resolve("local/terse", read).spec.context_window == 2048
+    assert resolve("local/terse#auto", read).spec.context_window == 4096
+    assert resolve("local/terse#snapkv+when=end@0.5", read).spec.context_window == 2048
+    assert resolve("local/terse#auto", read).spec.identity.endswith(" auto")
