@@ -70,6 +70,7 @@ def index(
 
     lcdoc index book.pdf --model local/models/Qwen2.5-0.5B-Instruct --kv kvzip@0.25
     """
+    from lcdoc.agents.models.local_facts import checked_recipe
     from lcdoc.screen import Screen
     from lcdoc.workflows.workspace import Workspace
 
@@ -81,6 +82,9 @@ def index(
         keeps = model is not None or kv is not None or bool(purposes) or estimate
         if keeps and not workspace.runs_here:
             raise usage_error(f"{workspace.model} keeps nothing here; name a model that runs here: --model local/PATH")
+        if kv is not None:
+            # A slip of the pen should not cost minutes.
+            checked_recipe(workspace.model, kv)
         documents = workspace.read(paths, password=password, on_event=screen.handle)
         for document in documents:
             passages = workspace.fill(document, on_event=screen.handle)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lcdoc.agents.listing import listing_room
 from lcdoc.agents.models.errors import ModelConfigError
 from lcdoc.agents.models.fingerprint import fingerprint
 from lcdoc.agents.models.kept_settings import KeptCaches
@@ -22,8 +23,10 @@ from lcdoc.agents.models.local_facts import device_of
 from lcdoc.agents.models.local_keeping import chosen_recipe, estimate
 from lcdoc.agents.models.local_requests import encoded
 from lcdoc.agents.models.model import Completion, Message, ModelSpec, Piece, Request
+from lcdoc.agents.prompted_reader import PromptedReader
 from lcdoc.memory import Library
 from lcdoc.tests.agents.models.local_checkpoint import save_terse
+from lcdoc.workflows.pieces import chain_room, map_room
 
 PIECE = "The Bittern carries forty passengers. Mara Lind steers her past the bar at low water. " * 6 + "\n\n"
 WINDOW = 4096
@@ -309,3 +312,13 @@ def test_the_precision_that_was_taken_is_taken_again(terse, library):
 
 def local_auto(source: LocalSource, library: Library) -> LocalModel:
     return LocalModel(ModelSpec("mine", WINDOW), source, caches=library.caches, memos=library.memos)
+
+
+def test_questions_of_usual_length_leave_the_same_room_for_pieces(terse):
+    model = LocalModel(ModelSpec("mine", 16_384), LocalSource(str(terse), terse))
+    reader = PromptedReader(model, secret=b"s" * 16)
+    usual = ("Who?", "In which year, and on whose word, was the light at the north pier first lit?")
+    longer = " ".join(usual) * 9
+    for room in (lambda asked: reader.room(asked, carrying=True), lambda asked: listing_room(reader, asked)):
+        assert room(usual[0]) == room(usual[1]) > room(longer) > 0
+    assert chain_room(reader, usual[0]) == map_room(reader, usual[1])
