@@ -135,6 +135,8 @@ def comparison_table(first: Result, second: Result, *, markdown: bool = False) -
     rows = [["", first.title, second.title, "difference", "p", "questions"]]
     for name, difference in compared(first, second).items():
         metric = METRICS[name]
+        if name == "f1_answerable" and "refused" not in first.estimates:
+            continue
         if metric.unit != "share" and not any(result.estimates[name].value for result in (first, second)):
             continue
         plain = partial(_plain, metric)
