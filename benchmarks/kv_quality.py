@@ -9,7 +9,7 @@ question-aware (compressed together with one question). Methods are measured in 
 where one dies, it has failed at what it did not answer, and failures are wrong answers.
 
 OUT then holds answers/ (a file for each method), leaderboard.md and plots as SVG. What is in answers/ is not measured
-again: after an interruption, or with more methods, shares or times, the same command goes on. The peers' methods are
+again: after an interruption, or with more methods, shares, times or contexts, the same command goes on. The peers' methods are
 those with `kvpress` before their name.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import subprocess
@@ -26,6 +27,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +57,10 @@ SINGLES = _names(
 )
 """Every scorer, with the same budget for each head."""
 COMBINED = _names(
-    "kvzip+global kvzip++global compactor+global speckv+global compactor+ada kvzip+ada speckv+ada snapkv:window=32+ada "
-    "snapkv:window=32+pyramid snapkv:window=32+d2o-layers kvzip+threshold kvzip+static expected+ada criticalkv+ada "
-    "kvzip+global+match kvzip+global+value-merge compactor+value-merge compactor+match keydiff+value-merge "
-    "h2o+kvmerger h2o+d2o h2o+cam"
+    "kvzip+global kvzip++global compactor:weight=2 compactor:weight=2+ada compactor+global compactor+ada speckv+ada "
+    "task+ada task+global kvzip+ada snapkv:window=32+ada snapkv:window=32+pyramid snapkv:window=32+d2o-layers "
+    "kvzip+threshold kvzip+static expected+ada criticalkv+ada kvzip+global+match compactor+match compactor+cam "
+    "compactor+value-merge compactor+kvmerger compactor+d2o keydiff+value-merge h2o+cam"
 )
 PEERS = _names(
     "kvzip+global kvzip++global compactor snapkv:window=32 snapkv:window=32+ada chunkkv:window=32 criticalkv+ada "
@@ -169,16 +171,21 @@ def _last(said: str) -> str:
     return lines[-1][:300] if lines else "it said nothing"
 
 
-def measured(runs: Sequence[Run], commands: Mapping[str, Sequence[str]], answers: Path, *, jobs: int) -> None:
-    """Have all runs measured, by `jobs` processes of each engine at a time. `commands` begin an engine's process."""
-    left = list(runs)
+def measured(
+    runs: Sequence[Run], commands: Mapping[str, Sequence[str]], answers: Path, *, jobs: int, seconds: float
+) -> None:
+    """Have the runs measured, by `jobs` processes of each engine. `commands` begin an engine's process.
+
+    After `seconds` no run is begun any more; those left over are named.
+    """
+    left, until = list(runs), time.monotonic() + seconds
     lock = threading.Lock()
 
     def job() -> None:
         workers = {engine: Worker(command) for engine, command in commands.items()}
         while True:
             with lock:
-                if not left:
+                if not left or time.monotonic() > until:
                     break
                 run = left.pop(0)
             print(f"{run.name}: {workers[run.engine].measure(run, run.path(answers))}", flush=True)
@@ -188,6 +195,8 @@ def measured(runs: Sequence[Run], commands: Mapping[str, Sequence[str]], answers
     with ThreadPoolExecutor(jobs) as pool:
         for done in [pool.submit(job) for _ in range(jobs)]:
             done.result()
+    if left:
+        print(f"not measured: {', '.join(run.name for run in left)}", flush=True)
 
 
 Asked = Mapping[str, Mapping[str, Sequence[tuple[int, Question]]]]
@@ -264,6 +273,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--whens", default="end,during")
     parser.add_argument("--during-shares", help="for `during`, where they are fewer")
     parser.add_argument("--protocols", default=f"{AGNOSTIC},{AWARE}")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no method is begun any more")
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
     return parser.parse_args()
 
@@ -282,14 +292,16 @@ def main() -> int:
     tokenizer = Tokenizer.from_file(str(arguments.model / "tokenizer.json"))
     lines = [line_of(name, case, tokenizer, aware=arguments.aware) for name, case in cases.items()]
     file, text = answers / "questions.jsonl", "".join(json.dumps(line) + "\n" for line in lines)
-    if file.exists() and file.read_text(encoding="utf-8") != text:
+    if file.exists() and not text.startswith(file.read_text(encoding="utf-8")):
         raise SystemExit(f"{file} has other questions: name another folder than {out}")
     file.write_text(text, encoding="utf-8")
-    ours = arguments.methods.split() if arguments.methods else [*SINGLES, *COMBINED]
+    ours = arguments.methods.split() if arguments.methods else [*COMBINED, *SINGLES]
     runs = [Run("lcdoc", method) for method in (FULL, *ours)]
     if arguments.peer_python:
         theirs = arguments.peers.split() if arguments.peers else PEERS
-        runs += [Run("kvpress", method) for method in (FULL, *theirs)]
+        peers = [Run("kvpress", method) for method in (FULL, *theirs)]
+        # By turns, so that a run that is cut short has the best known of both.
+        runs = [one for pair in zip_longest(runs, peers) for one in pair if one is not None]
     protocols = arguments.protocols.split(",")
     shares = {"end": arguments.shares, "during": arguments.during_shares or arguments.shares}
     settings = [
@@ -307,7 +319,7 @@ def main() -> int:
             *(str(python), str(CELL), engine, str(arguments.model), str(file)),
             *(*options, "--heads", str(out / "heads.json")),
         ]
-    measured(runs, commands, answers, jobs=arguments.jobs)
+    measured(runs, commands, answers, jobs=arguments.jobs, seconds=60 * arguments.minutes)
     asked: Asked = {
         protocol: {
             line["id"]: [
