@@ -9,8 +9,8 @@ question-aware (compressed together with one question). Methods are measured in 
 where one dies, it has failed at what it did not answer, and failures are wrong answers.
 
 OUT then holds answers/ (a file for each method), leaderboard.md and plots as SVG. What is in answers/ is not measured
-again: after an interruption, or with more methods, shares, times or contexts, the same command goes on. The peers' methods are
-those with `kvpress` before their name.
+again: after an interruption, or with more methods, shares, times or contexts, the same command goes on. The peers'
+methods are those with `kvpress` before their name.
 """
 
 from __future__ import annotations
