@@ -106,3 +106,12 @@ def test_what_ends_a_prompt_is_its_task(folder: Path) -> None:
     chances = [torch.tensor([each.logprob or 0.0 for each in output.tokens]) for output in (ends, told, other)]
     assert ids(ends) == ids(told)
     assert ids(ends) != ids(other) or not torch.equal(chances[0], chances[2])
+
+
+def test_what_is_named_takes_half_of_a_budget_at_most(folder: Path) -> None:
+    marks = Marks(protected=[(100, 250), (10, 20)])
+    with load(folder, step_tokens=64) as engine:
+        assert ask(engine, prompt_of(300), SHORT, kv="knorm@48tok", marks=marks).usage.kept <= 48 + 12
+        assert ask(engine, prompt_of(300), SHORT, kv="knorm@400tok", marks=marks).usage.kept == 300 + 11
+        # Two thirds of the prompt, which is half of what may be kept and a little: too much to be protected.
+        assert 150 <= ask(engine, prompt_of(300), SHORT, kv="knorm@200tok", marks=marks).usage.kept <= 200 + 12
