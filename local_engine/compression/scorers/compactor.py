@@ -12,7 +12,6 @@ is what their code tends to where little is kept: there it is the share that is 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lcdoc.local_engine.compression.parts import Heads, Needs
+from lcdoc.local_engine.compression.scorers.leverage import leverage_scores, sketch
 from lcdoc.local_engine.compression.scorers.window_attention import window_queries
 from lcdoc.local_engine.errors import InvalidRequestError
 
@@ -68,7 +68,8 @@ class Compactor:
         attended = self._attended(heads)
         known = attended > 0
         keys = heads.model.rotate(heads.keys.to(torch.float32), -heads.rotated_at)
-        leverage = leverage_scores(keys, self._sketch(heads), self.ridge)
+        drawn = sketch(keys.shape[-1], self.sketch, self.seed + heads.model.layer, keys.device)
+        leverage = leverage_scores(keys, drawn, self.ridge)
         return standard(attended, known) + self.weight * standard(leverage, torch.ones_like(known))
 
     def _attended(self, heads: Heads) -> Tensor:
@@ -88,12 +89,6 @@ class Compactor:
         heads.state[_STATE] = attended
         return attended
 
-    def _sketch(self, heads: Heads) -> Tensor:
-        """float32 [D, k], normal with variance 1 / k: the same for all cuts, as long as a layer's keys."""
-        generator = torch.Generator().manual_seed(self.seed + heads.model.layer)
-        drawn = torch.randn(heads.keys.shape[-1], self.sketch, generator=generator)
-        return (drawn / math.sqrt(self.sketch)).to(heads.keys.device)
-
 
 def chunk_attention(queries: Tensor, keys: Tensor, scale: float, chunk: int) -> Tensor:
     """Attention that each key gets from all queries of its chunk, before and behind it: float32 [H, w].
@@ -110,20 +105,6 @@ def chunk_attention(queries: Tensor, keys: Tensor, scale: float, chunk: int) -> 
     attention = logits.masked_fill(~there.unsqueeze(1), -torch.inf).softmax(dim=-1) * there.unsqueeze(-1)
     got: Tensor = attention.sum(dim=3).mean(dim=1).flatten(1)
     return got[:, :size]
-
-
-def leverage_scores(keys: Tensor, sketch: Tensor, ridge: float) -> Tensor:
-    """x_i (X'X + eps I)^-1 x_i for X = (keys - their mean) `sketch`: float32 [H, n], each from 0 to 1.
-
-    `keys` float32 [H, n, D], `sketch` [D, k]; eps is `ridge` times the mean of the diagonal of X'X.
-    """
-    sketched = (keys - keys.mean(dim=1, keepdim=True)) @ sketch
-    gram = sketched.mT @ sketched
-    mean = gram.diagonal(dim1=1, dim2=2).mean(dim=-1).clamp(min=torch.finfo(torch.float32).tiny / ridge)
-    gram = gram + torch.diag_embed((ridge * mean).unsqueeze(-1).expand(-1, gram.shape[-1]))
-    factor = torch.linalg.cholesky(gram)
-    halves: Tensor = torch.linalg.solve_triangular(factor, sketched.mT, upper=False)
-    return halves.square().sum(dim=1)
 
 
 def averaged(values: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from torch import Tensor
 from lcdoc.local_engine.compression.budgets.uniform import Uniform
 from lcdoc.local_engine.compression.parts import Heads, Needs, Scores
 from lcdoc.local_engine.compression.scorers import projected as projections
-from lcdoc.local_engine.compression.scorers.compactor import Compactor, chunk_attention, leverage_scores
+from lcdoc.local_engine.compression.scorers.compactor import Compactor, chunk_attention
 from lcdoc.local_engine.compression.scorers.criticalkv import CriticalKV
+from lcdoc.local_engine.compression.scorers.leverage import leverage_scores
 from lcdoc.local_engine.compression.scorers.snapkv import SnapKV
 from lcdoc.local_engine.compression.scorers.two_stage import two_stage_order
 from lcdoc.local_engine.errors import InvalidRequestError

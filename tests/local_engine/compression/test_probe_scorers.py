@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from lcdoc.local_engine.compression.scorers.kvzip import KVzip, KVzipPlus
 from lcdoc.local_engine.compression.scorers.speckv import SpecKV
 from lcdoc.local_engine.compression.scorers.task import TaskAware
 from lcdoc.local_engine.errors import InvalidRequestError
-from lcdoc.tests.local_engine.compression.whole_model import SHAPES, attention, close, made, projected
+from lcdoc.tests.local_engine.compression.whole_model import SHAPES, attention, close, made, projected, turned
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -54,6 +55,30 @@ def test_kvzip_shares_attention_with_what_stands_beside(dtype: torch.dtype, monk
     close(KVzip().score(replace(heads, beside=beside)), both.amax((1, 2)))
     taken = both * projected(heads, 2).unsqueeze(2) / heads.hidden.double().norm(dim=-1).view(1, 1, -1, 1)
     close(KVzipPlus().score(replace(heads, beside=beside)), taken.amax((1, 2)))
+
+
+@pytest.mark.parametrize("scorer", [KVzip, KVzipPlus])
+@pytest.mark.parametrize("power", [0.5, 2.0])
+def test_kvzip_takes_leverage_into_account(scorer: type[KVzip | KVzipPlus], power: float) -> None:
+    heads = made((2, 60, 8, 6), probe=True)
+    plain, weighed = scorer().score(heads), scorer(leverage=power).score(heads)
+    drawn = torch.randn(8, 48, generator=torch.Generator().manual_seed(0)).double() / 48**0.5
+    for head in range(2):
+        x = turned(heads.keys[head].double(), -heads.rotated_at[head])
+        x = (x - x.mean(0)) @ drawn
+        gram = x.T @ x
+        gram += 1e-3 * gram.diagonal().mean() * torch.eye(48, dtype=torch.float64)
+        leverage = torch.stack([row @ torch.linalg.solve(gram, row) for row in x])
+        close(weighed[head], plain[head].double() * (60 * leverage) ** power, 1e-3)
+
+
+def test_of_entries_looked_at_alike_the_odd_key_stays() -> None:
+    heads = made((1, 60, 8, 20), probe=True)
+    keys = 0.01 * heads.keys + heads.keys[:, :1]  # before rotation, all alike but one
+    keys[0, 33] = -keys[0, 33]
+    plain = replace(heads, keys=turned(keys, heads.rotated_at), queries=heads.queries * 0.0)
+    assert KVzip().score(plain).std() < 1e-6
+    assert int(KVzip(leverage=1.0).score(plain).argmax()) == 33
 
 
 def test_kvzip_keeps_what_one_query_of_many_needs() -> None:
@@ -107,3 +132,6 @@ def test_options_out_of_range_are_named(name: str) -> None:
         part_class(name)(window=0)
     with pytest.raises(InvalidRequestError, match=f"{name} pools over 4 entries"):
         part_class(name)(kernel=4)
+    for repeating in ("kvzip", "kvzip+"):
+        with pytest.raises(InvalidRequestError, match=f"{re.escape(repeating)}: leverage is -1"):
+            part_class(repeating)(leverage=-1.0)
