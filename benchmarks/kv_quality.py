@@ -58,10 +58,10 @@ SINGLES = _names(
 """Every scorer, with the same budget for each head."""
 COMBINED = _names(
     "kvzip:leverage=2+global kvzip+:leverage=2+global kvzip:leverage=1+global kvzip+global kvzip++global "
-    "compactor:weight=2 compactor:weight=2+ada compactor+global compactor+ada speckv+ada task+ada task+global kvzip+ada "
-    "snapkv:window=32+ada snapkv:window=32+pyramid snapkv:window=32+d2o-layers kvzip+threshold kvzip+static "
-    "expected+ada criticalkv+ada kvzip+global+match compactor+match compactor+cam compactor+value-merge "
-    "compactor+kvmerger compactor+d2o keydiff+value-merge h2o+cam"
+    "compactor:weight=2 compactor:weight=2+ada compactor+global compactor+ada speckv+ada task+ada task+global "
+    "kvzip+ada snapkv:window=32+ada snapkv:window=32+pyramid snapkv:window=32+d2o-layers kvzip+threshold "
+    "kvzip+static expected+ada criticalkv+ada kvzip+global+match compactor+match compactor+cam "
+    "compactor+value-merge compactor+kvmerger compactor+d2o keydiff+value-merge h2o+cam"
 )
 PEERS = _names(
     "kvzip+global kvzip++global compactor snapkv:window=32 snapkv:window=32+ada chunkkv:window=32 criticalkv+ada "
