@@ -8,12 +8,12 @@ import pytest
 
 from lcdoc.agents.offline_reader import OfflineReader
 from lcdoc.benchmarks.reader_cases import Case, Finder, document_of
+from lcdoc.benchmarks.span_cases import part_of_case
 from lcdoc.benchmarks.span_reader import (
     Shown,
     best_sentence,
     calibration_error,
     first_sentence,
-    part_of_case,
     through,
 )
 from lcdoc.documents import Document
