@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lcdoc.local_engine.compression.positions import Compact, Positions
 from lcdoc.local_engine.compression.recipe import Recipe
 
 _MARGIN = 128
@@ -63,6 +64,14 @@ class Allowance:
         # A draft's cache is a cut copy beside the whole.
         copied = self.budget(tokens) if needs.probe == "draft" else 0
         return most + min(needs.window, most + _PROBE_WORDS) + copied
+
+    @property
+    def scheme(self) -> Positions:
+        """The recipe's, within the window."""
+        scheme = self.recipe.scheme
+        if isinstance(scheme, Compact):
+            return Compact(min(scheme.reach, max(1, self.window - self.chunk)))
+        return scheme
 
     def readable(self, computed: int, tokens: int, held: int) -> int:
         """How many of `tokens` tokens may be read next, of which `computed` are, where a row holds `held` entries."""

@@ -119,7 +119,7 @@ class Compressor:
             valid = self._chosen(look, valid, tokens)
         before = int(tables.lengths[held.slot].sum())
         tables.compact(held.slot, valid)
-        stood = held.entries.cut(valid, recipe.scheme)
+        stood = held.entries.cut(valid, held.allowance.scheme)
         if recipe.moves:
             self._turn(decoder, held, stood)
         held.far = far_keys(decoder, held.entries, recipe.scheme)

@@ -62,10 +62,14 @@ class Compact:
     in the longest.
     """
 
+    reach: int = 1 << 40
+    """The longest distance. Where heads keep different numbers, a row may have more entries than the model's window has
+    places: the first of them then stand together."""
+
     def place(self, positions: Tensor, valid: Tensor, following: int) -> Placement:
-        longest = int(valid.sum(-1).max()) if valid.numel() else 0
+        longest = min(self.reach, int(valid.sum(-1).max())) if valid.numel() else 0
         behind = valid.flip(-1).cumsum(-1).flip(-1)
-        return Placement(longest - behind, longest)
+        return Placement((longest - behind).clamp(min=0), longest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,14 @@ def test_compact_packs_rows_towards_their_ends():
     assert placed.places[1, :2].tolist() == [2, 3]
 
 
+def test_compact_lets_a_row_that_is_too_long_stand_together_at_its_beginning():
+    valid = torch.tensor([[True] * 6, [True, True, True, False, False, False]])
+    placed = Compact(reach=4).place(torch.arange(6).expand(2, 6), valid, 50)
+    assert placed.next == 4
+    assert placed.places[0].tolist() == [0, 0, 0, 1, 2, 3]
+    assert placed.places[1, :3].tolist() == [1, 2, 3]
+
+
 def test_original_leaves_all_as_it_is():
     positions, valid = kept_rows()
     placed = Original().place(positions, valid, 300)

@@ -201,3 +201,14 @@ def test_an_engine_answers_by_it(folder: Path) -> None:
     found = dict(output.tokens[0].top)
     assert list(found) == expected.indices.tolist()
     assert list(found.values()) == pytest.approx(expected.values.tolist(), abs=2e-3)
+
+
+def test_rows_longer_than_the_window_stay_within_it(folder: Path) -> None:
+    """A head may keep more than the window has places for, where all heads compete."""
+    bench = CutBench(folder)
+    held = start(bench, "knorm+global+positions=compact@40tok")
+    bench.read_all(held, TOKENS[:PROMPT])
+    assert bench.tables.lengths[held.slot].max() > 64 - CHUNK
+    assert held.entries.base == 64 - CHUNK
+    layout = held.entries.layout()
+    assert layout.stands[layout.valid].min() >= 0
