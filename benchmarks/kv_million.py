@@ -38,7 +38,7 @@ RECIPES = (
     "window+positions=compact@2048tok keydiff+positions=compact@2048tok knorm+positions=compact@2048tok "
     "lagkv+positions=compact@2048tok expected+positions=compact@2048tok compactor+positions=compact@2048tok "
     "snapkv+positions=compact@2048tok task+positions=compact@2048tok task+ada+positions=compact@2048tok "
-    "kvzip+global+positions=compact@2048tok"
+    "task+global+positions=compact@2048tok kvzip:leverage=2+global+positions=compact@2048tok"
 )
 
 
