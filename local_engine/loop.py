@@ -130,8 +130,14 @@ class Loop:
             ended = _as_engine_error(error)
         with self._wake:
             self._closing = True
-        for request in (*self._scheduler.running, *self._scheduler.waiting, *self._inbox):
-            self._fail(request, ended)
+        for request in (*self._scheduler.left, *self._inbox):
+            self.totals.failed += 1
+            try:
+                self._scheduler.drop(request)
+            except Exception:
+                # What broke may be the cache itself, which goes as a whole; the others are to be told all the same.
+                logger.debug("a request could not be taken out of the cache", exc_info=True)
+            _deliver(request.deliver, ended)
         self._inbox.clear()
         self._scheduler.close()
 
@@ -167,8 +173,9 @@ class Loop:
             self.totals.requests += 1
             try:
                 self._scheduler.add(request)
-            except EngineError as error:
-                self._fail(request, error)
+            except Exception as error:
+                logger.debug("a request could not be queued", exc_info=True)
+                self._fail(request, _as_engine_error(error))
         for request in cancelled:
             self._scheduler.drop(request)
         return True

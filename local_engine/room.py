@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lcdoc.local_engine.errors import RequestTooLargeError
+from lcdoc.local_engine.errors import OutOfPagesError, RequestTooLargeError
 from lcdoc.local_engine.page_growth import Integers, pages_of
 from lcdoc.local_engine.page_tables import PageTables
 from lcdoc.local_engine.prefix_cache import PrefixCache
@@ -30,9 +30,10 @@ class Room:
     def check_fits(self, request: Request) -> None:
         """Raise RequestTooLargeError where a request could not run even alone."""
         pool, tokens, prefix = self.tables.pool, request.most, request.prefix
-        needed = self.tables.pages_for(tokens)
+        uneven = self._uneven(request)
+        needed = self.tables.pages_for(tokens + uneven)
         if prefix is not None:
-            needed = self._pages_of(prefix.lengths + request.most_behind(request.longest))
+            needed = self._pages_of(prefix.lengths + request.most_behind(request.longest) + uneven)
         if needed > pool.pages:
             raise RequestTooLargeError(
                 f"{tokens:,} tokens need {needed * pool.page_bytes / 2**20:,.0f} MiB of cache of "
@@ -101,9 +102,15 @@ class Room:
                 self.prefixes.unlock(match)
             return False
         slot = self.tables.open()
-        if match is not None and match.tokens:
-            self.tables.adopt(slot, match.blocks, match.tokens)
-        self.tables.reserve(slot, first - shared + self._growth(request, needed + margin))
+        try:
+            if match is not None and match.tokens:
+                self.tables.adopt(slot, match.blocks, match.tokens)
+            self.tables.reserve(slot, first - shared + self._growth(request, needed + margin))
+        except Exception:
+            self.tables.free(slot)
+            if self.prefixes is not None and match is not None:
+                self.prefixes.unlock(match)
+            raise
         request.slot, request.locked, request.computed = slot, match, shared
         return True
 
@@ -113,11 +120,8 @@ class Room:
         if prefix is None:
             return False
         rows = self.residents.find(prefix) if request.shares else None
-        more = request.most_behind(len(request.tokens))
+        more = request.most_behind(len(request.tokens)) + self._uneven(request)
         size = tables.pool.page_size
-        # Where a cut leaves rows that differ, each may end in a page of its own; see `_first_room`.
-        if request.allowance is not None and self._pages_of(prefix.lengths + more + size) <= tables.pool.pages:
-            more += size
         held, alone = self._pages_of(prefix.lengths), self._pages_of(prefix.lengths + more)
         needed = alone
         if request.shares:
@@ -148,6 +152,10 @@ class Room:
         request.slot, request.computed = slot, prefix.read
         return True
 
+    def lacking(self, request: Request) -> OutOfPagesError:
+        """Why a request cannot be started."""
+        return OutOfPagesError(self.tables.pages_for(self._first_room(request)), self.tables.pool.free)
+
     def make_room_to_cut(self, request: Request) -> None:
         """Before a snapshot that others hold too is cut: what is kept of it moves to pages of the request's own."""
         allowance, slot = request.allowance, request.slot
@@ -174,10 +182,16 @@ class Room:
         """Entries of a row that pages are taken for when a request starts."""
         if request.allowance is None:
             return len(request.tokens)
-        # Where rows differ, each may end in a page of its own; a pool too small for that runs it alone.
-        most = request.allowance.most(len(request.tokens))
-        size = self.tables.pool.page_size
-        return most + size if self.tables.pages_for(most + size) <= self.tables.pool.pages else most
+        return request.allowance.most(len(request.tokens)) + self._uneven(request)
+
+    def _uneven(self, request: Request) -> int:
+        """Entries of a row to have room for besides, since pages are taken whole: where a cut leaves rows that differ,
+        each may end in a page of its own, and a probe copies the page that it goes on in."""
+        if request.allowance is None:
+            return 0
+        recipe = request.allowance.recipe
+        differ, probed = recipe.chosen_budget.name != "uniform", recipe.scorer.needs.probe is not None
+        return (differ + probed) * self.tables.pool.page_size
 
     def _growth(self, request: Request, needed: int) -> int:
         """Tokens of the answer to take pages for at once, so that a row stays in one run: all, if the pool is ample."""

@@ -96,8 +96,16 @@ class Scheduler:
         self.room.release(request)
         self.running.remove(request)
 
+    @property
+    def left(self) -> list[Request]:
+        """All whose callers have not been told the end."""
+        return [*self.running, *self.waiting, *(request for request, _ in self.unstarted)]
+
     def close(self) -> None:
-        """Give the cache's memory back. Nothing can run afterwards."""
+        """Forget all requests and give the cache's memory back. Nothing can run afterwards."""
+        self.running.clear()
+        self.waiting.clear()
+        self.unstarted.clear()
         pool = self.tables.pool
         pool.keys, pool.values, pool.bias = pool.keys.new_empty(0), pool.values.new_empty(0), None
 
@@ -239,6 +247,11 @@ class Scheduler:
             if started:
                 self.waiting.remove(request)
                 self.running.append(request)
+                continue
+            if not self.running:
+                # Nobody will ever give pages back, so that it would wait forever.
+                self.waiting.remove(request)
+                self.unstarted.append((request, self.room.lacking(request)))
                 continue
             ahead = [] if request.ahead else [other for other in self.running if other.ahead]
             if not ahead:

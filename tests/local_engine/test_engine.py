@@ -548,6 +548,27 @@ def test_a_thread_that_dies_leaves_nobody_waiting(folder: Path, monkeypatch: pyt
             ask(engine, prompt_of(33), Sampling(max_tokens=4))
 
 
+def test_a_thread_that_dies_with_its_cache_leaves_nobody_waiting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def many(engine: Engine) -> list[object]:
+        answers = (engine.complete(prompt_of(33, seed), Sampling(max_tokens=1000)) for seed in range(3))
+        return await asyncio.wait_for(asyncio.gather(*answers, return_exceptions=True), 20)
+
+    with load(folder) as engine:
+        monkeypatch.setattr(engine._scheduler.tables, "free", _breaking)
+        monkeypatch.setattr(engine._scheduler, "computed", _breaking)
+        assert all(isinstance(each, EngineError) for each in asyncio.run(many(engine)))
+        assert engine.closed
+
+
+def test_a_request_that_cannot_be_queued_fails_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with load(folder) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(engine._scheduler, "add", _breaking)
+            with pytest.raises(EngineError, match="a bug"):
+                ask(engine, prompt_of(33), Sampling(max_tokens=4))
+        assert len(ask(engine, prompt_of(33), Sampling(max_tokens=4, ignore_eos=True)).tokens) == 4
+
+
 @pytest.mark.parametrize(
     ("prompt", "options", "says"),
     [

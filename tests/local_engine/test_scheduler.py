@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from lcdoc.local_engine.answering import absorb
 from lcdoc.local_engine.batch import gather
-from lcdoc.local_engine.errors import RequestTooLargeError
+from lcdoc.local_engine.errors import EngineError, OutOfPagesError, RequestTooLargeError
 from lcdoc.local_engine.page_tables import PageTables
 from lcdoc.local_engine.pages import PagePool
 from lcdoc.local_engine.prefix_cache import PrefixCache
@@ -422,4 +422,43 @@ def test_pages_are_free_before_a_request_is_seen_to_leave() -> None:
     bench.drop(dropped)
     bench.run()
     assert not running
+    bench.check_end()
+
+
+def test_a_request_that_nothing_makes_room_for_is_not_left_waiting() -> None:
+    bench = Bench(blocks=10)
+    lost = bench.tables.pool.take(5 * LAYERS * HEADS)
+    request = bench.ask(document(0, 30), 4).request
+    assert not bench.scheduler.next_step()
+    assert bench.scheduler.idle
+    [(unstarted, error)] = bench.scheduler.unstarted
+    assert unstarted is request
+    assert isinstance(error, OutOfPagesError)
+    assert bench.scheduler.left == [request]
+    bench.callers.clear()
+    bench.tables.pool.release(lost)
+    bench.ask(document(0, 30), 4)
+    bench.run()
+    bench.check_end()
+
+
+def test_a_start_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(blocks=20, sequences=2)
+    prompt = document(0, 30)
+    bench.ask(prompt, 4)
+    bench.run()
+
+    def failing(*_: object) -> None:
+        raise EngineError("no luck")
+
+    for _ in range(4):
+        with monkeypatch.context() as patch:
+            patch.setattr(bench.tables, "reserve", failing)
+            bench.ask([*prompt, 5], 4)
+            assert not bench.scheduler.next_step()
+        bench.scheduler.unstarted.clear()
+        bench.callers.pop()
+    bench.check_end()
+    bench.ask([*prompt, 5], 4)
+    bench.run()
     bench.check_end()
