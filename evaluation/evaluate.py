@@ -106,7 +106,7 @@ def questions_of(
     `part` leaves out what the packaged span reader has learned from, or takes `all`.
     """
     path = Path(name)
-    if path.suffix in SUFFIXES and path.is_file():
+    if path.suffix.lower() in SUFFIXES and path.is_file():
         if split is not None:
             raise EvaluationError("a file of questions has no splits", "leave --split away")
         return Questions(path.name, "", "all", tuple(sampled(own_readings(path), limit, seed=seed)), limit, seed)

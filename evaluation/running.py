@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ class Spending:
     def add(self, response: Response) -> None:
         self.usd += response.usd or 0.0
         self.tokens += response.tokens
-        self.calls += response.calls
+        self.calls += response.calls - response.stored_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,9 @@ class Runner:
         self._ways = ways
         self._spending = Spending(budget)
         self._on_progress = on_progress
-        self._in_a_row = self._failed = 0
+        self._failed = 0
+        # Of each way: a baseline that never fails says nothing of the model beside it.
+        self._in_a_row: Counter[str] = Counter()
         # With a cap, one after the other: what is under way could not be counted otherwise.
         self._at_once = 1 if desk.model == "offline" or self._spending.capped else AT_ONCE
         kept = {way: self._evaluations.items(evaluation_id) for way, evaluation_id in ways.items()}
@@ -171,7 +174,7 @@ class Runner:
         if response.partial and self._spending.capped:
             # Less than was asked for; asked again with a higher cap, it takes up its stored calls.
             raise _cap_reached()
-        self._in_a_row = 0
+        self._in_a_row[asked.way] = 0
         await self._keep(asked, response, figures_of(asked.case, evidence, response))
 
     async def _keep(self, asked: _Asked, response: Response, figures: dict[str, float], error: str = "") -> None:
@@ -196,10 +199,10 @@ class Runner:
         self._failed += 1
         # A file that cannot be read, or a text too long for the model, says nothing of the next one.
         if not isinstance(error, DocumentError | ContextOverflowError):
-            self._in_a_row += 1
+            self._in_a_row[asked.way] += 1
         await self._keep(asked, Response(False), figures_of_failure(asked.case, evidence), str(error))
-        if self._in_a_row >= _FAILURES_IN_A_ROW:
-            problem = f"{self._in_a_row} questions in a row failed, the last with: {error}"
+        if (count := self._in_a_row[asked.way]) >= _FAILURES_IN_A_ROW:
+            problem = f"{count} questions in a row failed, the last with: {error}"
             raise EvaluationError(problem, "mend that and give the same command: it asks again what failed")
 
     def _tell(self, reading: Reading) -> None:

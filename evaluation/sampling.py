@@ -33,6 +33,11 @@ def sampled(readings: Sequence[Reading], limit: int | None, *, seed: int = 0) ->
 
 
 def digest_of(readings: Iterable[Reading]) -> str:
-    """Names the questions and their answers, so that an evaluation is gone on with only while they are the same."""
-    asked = [[case.id, case.question, *case.references] for reading in readings for case in reading.cases]
+    """Names the questions, their answers and the evidence, so that an evaluation is gone on with only while they stay
+    as they are."""
+    asked = [
+        [reading.name, case.id, case.question, case.references, case.pages, case.quotes]
+        for reading in readings
+        for case in reading.cases
+    ]
     return hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()

@@ -73,6 +73,8 @@ class Response:
     ranking: tuple[Span, ...] = ()
     """Passages that were found for the question, best first; none where nothing was searched."""
     calls: int = 0
+    stored_calls: int = 0
+    """Of the calls, those that an earlier answer was taken for: no cap counts them."""
     tokens: int = 0
     usd: float | None = 0.0
     seconds: float = 0.0

@@ -1,5 +1,6 @@
 """A user's own questions, and which questions of many are asked."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,17 @@ def test_json_and_csv_say_the_same(own: Path, tmp_path: Path) -> None:
         ("own.jsonl", '{"file": "lamp.md", "question": "?", "page": "ix"}\n', "page 'ix' is not a number"),
         ("own.jsonl", '{"file": "lamp.md", "question": "?", "pages": 1}\n', "line 1 has 'pages'; known are file"),
         ("own.jsonl", "[]\n", "line 1 has no file"),
+        ("own.jsonl", '{"file": "lamp.md", "question": " "}\n', "line 1 has no file or no question"),
+        ("own.jsonl", '{"file": "lamp.md", "question": "\\ud800"}\n', "line 1 is not JSON"),
+        ("own.jsonl", "[" * 100_000, "line 1 is not JSON"),
+        ("own.jsonl", '{"file": "lamp.md", "question": "?", "page": Infinity}\n', "page inf is not a number"),
+        ("own.jsonl", '{"file": "lamp.md", "question": "?", "page": {"a": 1}}\n', "page .* is not a number"),
+        ("own.jsonl", '{"file": "lamp.md", "question": "?", "page": 0}\n', "page 0 is not a number from 1 up"),
+        ("own.jsonl", '{"file": "lamp.md", "question": "?", "answer": {}}\n', "answer {} is no text"),
+        ("own.jsonl", '{"file": "lamp.md", "question": "?", "id": 7}\n' * 2, "line 2 has the id '7', as line 1 has"),
+        ("own.csv", f"file,question,answer\nlamp.md,Who?,{'a' * 200_000}\n", "line 2 is not CSV"),
+        ("own.csv", 'file,question,answer\nlamp.md,Who?,"me\nlamp.md,When?,\n', "line 2 is not CSV"),
+        ("own.csv", "file,question\nlamp.md,Who?,me\n", "line 2 has 'None'"),
         ("own.jsonl", "\n", "has no questions"),
         ("own.csv", "question,answer\nWho?,me\n", "line 2 has no file"),
     ],
@@ -47,6 +59,34 @@ def test_what_is_wrong_is_told_with_its_line(own: Path, name: str, text: str, sa
     path.write_text(text, encoding="utf-8")
     with pytest.raises(EvaluationError, match=said):
         questions_of(str(path))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"page": 2}, "line 1: lamp.md has no page 2, but 1 in all"),
+        ({"quote": "lit by a heron"}, "line 1: 'lit by a heron' is not in lamp.md"),
+    ],
+)
+def test_evidence_that_the_file_does_not_have_is_told(own: Path, fields: dict[str, object], said: str) -> None:
+    own.write_text(json.dumps({"file": "lamp.md", "question": "When?", **fields}), encoding="utf-8")
+    (reading,) = own_readings(own)
+    with pytest.raises(EvaluationError, match=said):
+        reading.document()
+
+
+def test_a_line_of_csv_ends_where_csv_says(own: Path) -> None:
+    path = own.with_name("OWN.CSV")
+    path.write_text("file,question,answer\nlamp.md,When\u2028was it lit?,1871\n", encoding="utf-8")
+    (reading,) = questions_of(str(path)).readings
+    assert reading.cases[0].question == "When\u2028was it lit?"
+
+
+def test_other_evidence_makes_other_questions() -> None:
+    one, other = (
+        [Reading("d", (Case("1", "?", ("a",), pages),), lambda: document_of("d", ["text"]))] for pages in ((1,), (2,))
+    )
+    assert digest_of(one) != digest_of(other)
 
 
 def made(documents: int, questions: int) -> list[Reading]:

@@ -1,5 +1,6 @@
 """Evaluations from the first question to the results: offline and through a model, cut off, capped, failing."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +123,31 @@ def test_failures_in_a_row_end_it_and_are_tried_again(own: Path, library: Librar
     server.default = knows
     (result,) = evaluated(library, questions, asked, budget=Budget(), on_progress=lambda _: None).results
     assert (len(library.evaluations.list()), len(result.items), result.failed) == (1, 12, 0)
+
+
+def test_baselines_do_not_hide_that_the_model_fails(own: Path, library: Library, server: ChatServer) -> None:
+    rows = []
+    for number in range(6):
+        own.with_name(f"{number}.md").write_text("The ferry Otterling carries six carts.", encoding="utf-8")
+        rows.append(json.dumps({"file": f"{number}.md", "question": "What does the ferry carry?", "answer": "carts"}))
+    own.write_text("\n".join(rows), encoding="utf-8")
+    server.default = lambda _: Status(400, body={"error": {"message": "out of order"}})
+    with pytest.raises(EvaluationError, match="5 questions in a row failed"):
+        evaluated(
+            library,
+            questions_of(str(own)),
+            Asked("closed_book", "honest"),
+            budget=Budget(calls=100),
+            on_progress=lambda _: None,
+        )
+
+
+def test_stored_answers_count_for_no_cap(evaluate: Evaluate, server: ChatServer) -> None:
+    asked = {"workflow": "closed_book", "model": "honest", "baselines": False}
+    evaluate(**asked)
+    outcome = evaluate(budget=Budget(calls=1), **asked)
+    assert (outcome.stopped, len(outcome.results[0].items), len(server.default.read)) == ("", 4, 4)
+    assert outcome.results[0].estimates["calls"].value == 1.0
 
 
 def test_a_file_that_cannot_be_read_fails_its_questions_only(own: Path, evaluate: Evaluate) -> None:
