@@ -249,8 +249,11 @@ def _evaluated(
 ) -> None:
     """Ask, and show what came of it; where a cap ends it before its time, what came until then."""
     from lcdoc.evaluation.evaluate import evaluated, evaluation_library
+    from lcdoc.evaluation.export import check_target
     from lcdoc.memory import Library
 
+    if out is not None:
+        check_target(out)
     with Library.open(evaluation_library(library)) as opened:
         screen.say(questions.line)
         outcome = evaluated(

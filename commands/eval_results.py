@@ -64,13 +64,14 @@ def eval_show(
 ) -> None:
     """Show what an evaluation came to."""
     from lcdoc.evaluation.report import worst
+    from lcdoc.screen import shown
 
     with opened(library, [run]) as (screen, results):
         show_results(screen, results, as_json=as_json)
         for item in worst(results[0], wrong):
-            screen.plain(f"\n{item['question']}  ({item['document']})")
-            screen.plain(f"  right: {' | '.join(item['references']) or 'no answer'}")
-            screen.plain(f"  given: {item['error'] or item['answer'] or 'no answer'}")
+            screen.plain(shown(f"\n{item['question']}  ({item['document']})"))
+            screen.plain(shown(f"  right: {' | '.join(item['references']) or 'no answer'}"))
+            screen.plain(shown(f"  given: {item['error'] or item['answer'] or 'no answer'}"))
 
 
 @guarded
@@ -140,7 +141,8 @@ def show_results(screen: Screen, results: Sequence[Result], *, as_json: bool = F
         for result in filter(is_map, results):
             screen.plain(f"\nfacts found, {result.title}\n{map_text(result)}")
     if (documents := min(result.documents for result in results)) < FEW_DOCUMENTS:
-        screen.say(f"{documents} document{'s'[: documents != 1]} say little of others: the intervals are too narrow")
+        count = "1 document says" if documents == 1 else f"{documents} documents say"
+        screen.say(f"{count} little of others: the intervals are too narrow")
     for result in results:
         if not result.evaluation.finished_at:
             screen.warn(f"evaluation {result.evaluation.id} is not at its end: its command goes on")

@@ -9,6 +9,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from lcdoc.screen import shown
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -50,7 +52,7 @@ class EvalView:
         self.done, self.total = done, total
         failures = f", {failed} failed" if failed else ""
         if self._bar is not None and self._task is not None:
-            short = document if len(document) <= 40 else f"{document[:39]}\u2026"
+            short = shown(document if len(document) <= 40 else f"{document[:39]}\u2026")
             self._bar.update(self._task, completed=done, total=total, description=f"{escape(short)}{failures}")
         elif time.monotonic() - self._said_s >= _LINE_EVERY_S:
             self._said_s = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,20 +22,25 @@ def written(results: Sequence[Result], path: Path) -> None:
 
     Raises EvaluationError for a file that cannot be written, and what `plot` raises.
     """
-    texts = {
-        ".md": lambda: table(results, markdown=True) + "\n",
-        ".csv": lambda: csv_of(results[0]),
-        ".json": lambda: json.dumps([json_of(result) for result in results], ensure_ascii=False, indent=2) + "\n",
-    }
-    if path.suffix not in texts:
+    if path.suffix not in _TEXTS:
         from lcdoc.evaluation.plot import plot
 
         plot(results, path)
         return
     try:
-        path.write_text(texts[path.suffix](), encoding="utf-8")
+        path.write_text(_TEXTS[path.suffix](results), encoding="utf-8")
     except OSError as error:
         raise EvaluationError(f"{path} cannot be written ({error.strerror})", "name another file") from error
+
+
+def check_target(path: Path) -> None:
+    """Raises EvaluationError where `written` could not write to `path`: to be told before an hour of questions."""
+    if not path.absolute().parent.is_dir():
+        raise EvaluationError(f"{path.parent} is not a folder", "make it, or name another file")
+    if path.suffix not in _TEXTS:
+        from lcdoc.evaluation.plot import check_format
+
+        check_format(path)
 
 
 def csv_of(result: Result) -> str:
@@ -61,3 +66,10 @@ def json_of(result: Result) -> dict[str, Any]:
         "figures": {name: asdict(estimate) for name, estimate in result.estimates.items()},
         "items": {name: dict(item) for name, item in result.items.items()},
     }
+
+
+_TEXTS: dict[str, Callable[[Sequence[Result]], str]] = {
+    ".md": lambda results: table(results, markdown=True) + "\n",
+    ".csv": lambda results: csv_of(results[0]),
+    ".json": lambda results: json.dumps([json_of(result) for result in results], ensure_ascii=False, indent=2) + "\n",
+}

@@ -16,19 +16,22 @@ from lcdoc.evaluation.scoring import METRICS
 _BARS = ("exact", "f1", "rouge_l", "contains", "answered", "refused", "gold_cited", "citations_right", "recall_5")
 
 
+def check_format(path: Path) -> None:
+    """Raises EvaluationError where the suffix of `path` names no format of pictures, or without matplotlib."""
+    known = _figure(1, 1).canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in known:
+        raise EvaluationError(f"{path} names no format of pictures", "name a file such as scores.svg")
+
+
 def plot(results: Sequence[Result], path: Path) -> None:
     """Draw the results into `path`; its suffix names the format. Raises EvaluationError without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise EvaluationError("pictures take matplotlib", "pip install 'lcdoc[plot]'") from error
     maps = [shares(result) for result in results]
     if all(maps):
-        figure = Figure(figsize=(5 * len(results), 4), layout="constrained")
+        figure = _figure(5 * len(results), 4)
         for axes, result, found in zip(figure.subplots(1, len(results), squeeze=False)[0], results, maps, strict=True):
             _draw_map(figure, axes, result, found)
     else:
-        figure = Figure(figsize=(11, 5), layout="constrained")
+        figure = _figure(11, 5)
         left, right = figure.subplots(1, 2, width_ratios=(2, 1))
         _draw_bars(left, results)
         _draw_risk(right, results)
@@ -36,6 +39,14 @@ def plot(results: Sequence[Result], path: Path) -> None:
         figure.savefig(path)
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{path} cannot be written ({error})", "name a file such as scores.svg") from error
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise EvaluationError("pictures take matplotlib", "pip install 'lcdoc[plot]'") from error
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _draw_map(figure: Any, axes: Any, result: Result, found: dict[tuple[int, int], float]) -> None:

@@ -65,6 +65,27 @@ def test_needles_give_a_map_and_retrieval_a_sweep(lcdoc, data, tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("out", "said"), [("no/scores.md", "no is not a folder"), ("scores.txt", "scores.txt names no format of pictures")]
+)
+def test_where_results_go_is_looked_at_before_anything_is_asked(lcdoc, data, tmp_path, out, said):
+    run = lcdoc("eval", "squad", "--data", data, "--part", "all", "--out", out)
+    assert run.exit_code == 2
+    assert said in run.stderr
+    assert not (tmp_path / "library").exists()
+
+
+def test_text_of_others_moves_no_cursor(lcdoc, tmp_path):
+    (tmp_path / "lamp.md").write_text("The lamp was lit in 1871.", encoding="utf-8")
+    (tmp_path / "own.csv").write_text("file,question,answer\nlamp.md,When \x1b[2J?,1871 \x1b]0;\n", encoding="utf-8")
+    asked = lcdoc("eval", "own.csv", "--workflow", "first_sentence", "--no-baselines")
+    assert asked.exit_code == 0, asked.stderr
+    assert "1 document says little" in asked.stderr
+    shown = lcdoc("eval", "show", asked.stdout.split()[-1], "--wrong", "1").stdout
+    assert "right: 1871" in shown
+    assert "\x1b" not in shown
+
+
 def test_ctrl_c_keeps_what_is_done(environment, data, tmp_path):
     command = [sys.executable, "-m", "lcdoc", "eval", "tatqa", "--data", str(data), "--no-baselines"]
     process = subprocess.Popen(
