@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from lcdoc.local_engine.compression.allowance import Allowance
-from lcdoc.local_engine.compression.recipe import FULL, Recipe, When
+from lcdoc.local_engine.compression.recipe import FULL, Recipe
+from lcdoc.local_engine.compression.recipe_text import When
 from lcdoc.local_engine.errors import RequestTooLargeError
 
 Use = Literal["question", "document", "chat", "output"]

@@ -18,7 +18,8 @@ from torch import Tensor
 from lcdoc.local_engine.compression.budgets.static_heads import StaticHeads, head_scores, load_head_scores
 from lcdoc.local_engine.compression.budgets.uniform import Uniform
 from lcdoc.local_engine.compression.parts import Needs, Scores
-from lcdoc.local_engine.compression.recipe import Amount, Named, Recipe
+from lcdoc.local_engine.compression.recipe import Recipe
+from lcdoc.local_engine.compression.recipe_text import Amount, Named
 from lcdoc.local_engine.compression.reducers.drop import Drop
 from lcdoc.local_engine.compression.scorers.kvzip import PIECE_TOKENS, KVzip
 from lcdoc.local_engine.errors import InvalidRequestError

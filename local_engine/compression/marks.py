@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lcdoc.local_engine.compression.recipe import Protect
+from lcdoc.local_engine.compression.recipe_text import Protect
 from lcdoc.local_engine.errors import InvalidRequestError
 
 

@@ -20,7 +20,8 @@ from lcdoc.local_engine.compression.marks import Marks
 from lcdoc.local_engine.compression.observation import Sightings
 from lcdoc.local_engine.compression.parts import Heads, Needs
 from lcdoc.local_engine.compression.probes import Probed
-from lcdoc.local_engine.compression.recipe import Named, Recipe
+from lcdoc.local_engine.compression.recipe import Recipe
+from lcdoc.local_engine.compression.recipe_text import Named
 from lcdoc.local_engine.compression.rows import places, read_rows
 from lcdoc.tests.local_engine.compression.engines import CutBench
 from lcdoc.tests.local_engine.decoding import CPU, Bench, random_tokens
