@@ -125,7 +125,7 @@ class Snapshot:
         """Of the first `tokens` tokens alone, or those that end within the first `characters` characters of the text.
 
         What is kept of those behind is left out, the rest is as it was read. Raises InvalidRequestError where there are
-        fewer, or where a recipe moved entries together.
+        fewer, where nothing of them is kept, or where a recipe moved entries together.
         """
         if characters is not None and tokens is None:
             tokens = int(np.searchsorted(self._known_spans()[:, 1], characters, side="right"))
@@ -136,6 +136,8 @@ class Snapshot:
         if self.shift:
             raise InvalidRequestError(f"{self.recipe} moved the entries together: read the shorter text instead")
         keep = self.positions < tokens
+        if not keep.any():
+            raise InvalidRequestError(f"nothing is kept of the first {tokens:,} tokens: cut it to more of them")
         row = np.repeat(np.arange(self.lengths.size), self.lengths.ravel())
         lengths = np.bincount(row[keep.numpy()], minlength=self.lengths.size).reshape(self.lengths.shape)
         return replace(
@@ -209,7 +211,7 @@ class Snapshot:
             )
         try:
             return cls._checked(tensors, manifest, Origin(file))
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, RecursionError) as error:
             raise damaged(path, str(error)) from None
 
     @classmethod
@@ -269,7 +271,8 @@ class Snapshot:
         """Put its entries into an empty sequence. Raises OutOfPagesError, with nothing changed."""
         pool = tables.pool
         where = tables.fill(slot, self.lengths)
-        bias = None if self.bias is None else pool.with_bias().view(-1)
+        # Whoever had the pages before may have left biases there.
+        bias = pool.bias if self.bias is None else pool.with_bias()
         keys, values = (store.view(-1, pool.head_dim) for store in (pool.keys, pool.values))
         for begin, end, place in stretches(where):
             for first in range(begin, end, _AT_ONCE):
@@ -277,9 +280,9 @@ class Snapshot:
                 into = slice(place + first - begin, place + last - begin)
                 keys[into] = self.keys.part(first, last)
                 values[into] = self.values.part(first, last)
-                if bias is not None and self.bias is not None:
-                    bias[into] = self.bias[first:last]
-        tables.biased[slot] = bias is not None
+                if bias is not None:
+                    bias.view(-1)[into] = 0.0 if self.bias is None else self.bias[first:last]
+        tables.biased[slot] = self.bias is not None
 
     def _known_spans(self) -> NDArray[np.int32]:
         if self.spans is None:

@@ -293,6 +293,7 @@ def test_damaged_files_are_refused(engine: Engine, tmp_path: Path) -> None:
         ("__metadata__", "format", "pt"),
         ("__metadata__", "place", "-3"),
         ("__metadata__", "place", "many"),
+        ("__metadata__", "meta", "[" * 100_000),
     ):
         header, data = header_of(path)
         header[name][field] = value
@@ -374,6 +375,19 @@ def test_a_snapshot_that_cannot_be_put_into_pages_fails_its_own_request(
     assert same(other, fine)
 
 
+def test_pages_are_filled_with_no_biases_of_others(engine: Engine) -> None:
+    """Else a recipe that merges, and with that makes biases count, would take them for the text's."""
+    snapshot, tables = read(engine, kv=RAGGED), engine._scheduler.tables
+    tables.pool.with_bias().fill_(3.0)
+    slot = tables.open()
+    snapshot.fill(tables, slot)
+    assert snapshot.bias is None
+    assert not tables.biased[slot]
+    where = torch.from_numpy(tables.entries(slot))
+    assert not tables.pool.with_bias().view(-1)[where].any()
+    tables.free(slot)
+
+
 def test_the_first_tokens_alone(engine: Engine) -> None:
     snapshot = read(engine)
     assert same(ask(engine, QUESTION, SHORT, prefix=snapshot.truncate(77)), ask(engine, TEXT[:77] + QUESTION, SHORT))
@@ -384,6 +398,8 @@ def test_the_first_tokens_alone(engine: Engine) -> None:
     for count in (0, 204):
         with pytest.raises(InvalidRequestError, match="cannot be cut"):
             snapshot.truncate(count)
+    with pytest.raises(InvalidRequestError, match="nothing is kept of the first 5 tokens"):
+        read(engine, kv="window+sinks=0@16tok").truncate(5)
     with pytest.raises(InvalidRequestError, match="read the shorter text"):
         read(engine, kv=COMPACT).truncate(100)
 
