@@ -175,6 +175,8 @@ class Admission:
             recipe = parts.recipe
         else:
             recipe = as_recipe(ask.kv)
+        if ask.evict_prefix and (prefix is None or recipe is None):
+            raise InvalidRequestError("evict_prefix lets a recipe cut a snapshot: give prefix and kv with it")
         if recipe is None:
             return None
         if prefix is not None:
@@ -185,11 +187,11 @@ class Admission:
             raise InvalidRequestError(f"nothing is read ahead with {recipe}: its requests share no beginnings")
         return with_known_heads(recipe, parts.folder)
 
-    @staticmethod
-    def _marks(ask: Ask, recipe: Recipe, ids: list[int]) -> Marks:
+    def _marks(self, ask: Ask, recipe: Recipe, ids: list[int]) -> Marks:
         """What is known of the prompt's tokens; where nobody says what the task is, it is how the prompt ends."""
         marks = ask.marks or Marks()
         marks.check(len(ids))
+        self._check_known(marks.task, "the task")
         needs = recipe.scorer.needs
         if needs.probe != "task" or marks.task or ask.purpose != "answer":
             return marks
@@ -204,7 +206,9 @@ class Admission:
         use: Use = "output" if answer > tokens else "question"
         if ask.purpose == "snapshot":
             use = "document"
-        elif any(isinstance(each, Mapping) and each.get("role") == "assistant" for each in ask.prompt):
+        elif not isinstance(ask.prompt, str) and any(
+            isinstance(each, Mapping) and each.get("role") == "assistant" for each in ask.prompt
+        ):
             use = "chat"
         tables, chunk = parts.scheduler.tables, parts.scheduler.step_tokens
         room, page = room_in_full(tables), tables.pool.page_size
@@ -220,12 +224,17 @@ class Admission:
             ids = self._behind(prefix, ask.prompt, ask.variables or {})
         if len(ids) == (0 if prefix is None else prefix.read):
             raise InvalidRequestError("the prompt is empty: give at least one token")
-        if not 0 <= min(ids) <= max(ids) < parts.config.vocab_size:
-            raise InvalidRequestError(
-                f"the prompt has token {max(ids) if min(ids) >= 0 else min(ids)}, and the model knows 0 to "
-                f"{parts.config.vocab_size - 1}: check that tokenizer.json is its own"
-            )
+        self._check_known(ids, "the prompt")
         return ids
+
+    def _check_known(self, ids: Sequence[int], what: str) -> None:
+        """Raises InvalidRequestError for a token that the model does not have."""
+        vocabulary = self.assembly.config.vocab_size
+        if ids and not 0 <= min(ids) <= max(ids) < vocabulary:
+            raise InvalidRequestError(
+                f"{what} has token {max(ids) if min(ids) >= 0 else min(ids)}, and the model knows 0 to "
+                f"{vocabulary - 1}: check that tokenizer.json is its own"
+            )
 
     def _caption(self, ask: Ask, ids: list[int], recipe: Recipe | None) -> Caption:
         """What the snapshot of a text says of itself, together with what it continues."""

@@ -183,6 +183,9 @@ def test_what_a_recipe_cannot_do_behind_a_snapshot(engine: Engine) -> None:
     refused("all queries or tokens", "entropy@0.5", evict=True)
     refused("read with full", "h2o@0.5", evict=True)
     refused(r"read with knorm@0\.5", "kvzip@0.5", cut, evict=True)
+    refused("give prefix and kv with it", "full", evict=True)
+    with pytest.raises(InvalidRequestError, match="give prefix and kv with it"):
+        ask(engine, QUESTION, SHORT, kv="knorm@64tok", evict_prefix=True)
     with pytest.raises(InvalidRequestError, match="has two distances"):
         read(engine, TEXT, "knorm+positions=capped@64tok")
     extended = read(engine, QUESTION, prefix=read(engine, TEXT, "h2o@0.5"))

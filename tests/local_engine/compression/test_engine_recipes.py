@@ -167,7 +167,23 @@ def test_a_broken_part_ends_its_own_request(folder: Path) -> None:
         assert len(ask(engine, prompt_of(300), SHORT, kv="sentence@48tok", marks=marks).tokens) == 12
         with pytest.raises(InvalidRequestError, match="tokens 70 to 75 are to be kept"):
             ask(engine, prompt_of(60), SHORT, kv="knorm@48tok", marks=marks)
+        for token in (512, -1):
+            with pytest.raises(InvalidRequestError, match=f"the task has token {token}, and the model knows 0 to 511"):
+                ask(engine, prompt_of(60), SHORT, kv="task@48tok", marks=Marks(task=[3, token]))
         check_empty(engine)
+
+
+def test_room_is_counted_in_whole_pages(folder: Path) -> None:
+    """Rows that differ each end in a page of their own, and so does what a probe reads behind them."""
+    prompt = prompt_of(200)
+    with load(folder, blocks=8, step_tokens=64) as engine:
+        assert len(ask(engine, prompt, SHORT, kv="knorm@64tok").tokens) == 12
+        for kv in ("knorm+ada@64tok", "knorm+pyramid@64tok", "task:window=16@48tok"):
+            with pytest.raises(RequestTooLargeError, match="MiB of cache of"):
+                ask(engine, prompt, SHORT, kv=kv)
+    with load(folder, blocks=9, step_tokens=64) as engine:
+        for kv in ("knorm+ada@64tok", "knorm+pyramid@64tok", "task:window=16@48tok"):
+            assert len(ask(engine, prompt, SHORT, kv=kv).tokens) == 12
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
