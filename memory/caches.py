@@ -54,6 +54,8 @@ class KeptCache:
     made_at: float
     """Unix time, as `used_at`."""
     used_at: float
+    prepared: bool = False
+    """Whether it was made for whatever will be asked, rather than left by a question that named its recipe."""
 
 
 _COLUMNS = ", ".join(field.name for field in fields(KeptCache))
@@ -121,6 +123,11 @@ class Caches:
         """What the entered files take up."""
         with self._database.read() as connection:
             return int(connection.execute("SELECT coalesce(sum(bytes), 0) FROM caches").fetchone()[0])
+
+    def prepare(self, caches: Sequence[KeptCache]) -> None:
+        """Have them serve whatever is asked from now on."""
+        with self._database.write() as connection:
+            connection.executemany("UPDATE caches SET prepared = 1 WHERE key = ?", [(one.key,) for one in caches])
 
     def used(self, cache: KeptCache) -> None:
         """Note that it was read from. Not waited for."""
@@ -234,4 +241,5 @@ _WITH_DOCUMENTS = "SELECT cache FROM cache_documents"
 
 
 def _select(connection: sqlite3.Connection, which: str, *values: object) -> List[KeptCache]:
-    return [KeptCache(*row) for row in connection.execute(f"SELECT {_COLUMNS} FROM caches WHERE {which}", values)]
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM caches WHERE {which}", values)
+    return [KeptCache(*row[:-1], bool(row[-1])) for row in rows]

@@ -182,7 +182,8 @@ def _kept_caches(connection: sqlite3.Connection) -> None:
             entries INTEGER NOT NULL,
             seconds REAL NOT NULL,
             made_at REAL NOT NULL,
-            used_at REAL NOT NULL
+            used_at REAL NOT NULL,
+            prepared INTEGER NOT NULL
         ) WITHOUT ROWID""",
         "CREATE INDEX caches_by_text ON caches (text)",
         "CREATE INDEX caches_by_model ON caches (model)",

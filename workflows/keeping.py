@@ -113,7 +113,7 @@ async def prepare(
                 requests += [(document, request) for request in await stage.sent(asking)]
     tokens = [await asyncio.to_thread(model.piece_tokens, request) for _, request in requests]
     there = [one for document in documents for one in library.caches.of_document(document.id)]
-    before = [one.recipe for one in there if one.model == model.identity]
+    before = [one.recipe for one in there if one.model == model.identity and one.prepared]
     chosen = chosen_recipe(model, recipe, tokens, before)
     units = [
         Unit(document, request, count, await asyncio.to_thread(model.kept, request, chosen.recipe))
@@ -141,6 +141,8 @@ async def keep(library: Library, keeping: Keeping, on_event: Callable[[Event], N
                 seconds += made.seconds
             unit = replace(unit, kept=made.kept)  # noqa: PLW2901
             on_event(Progress("keeping", unit.document.name, done, total))
+        else:
+            library.caches.prepare([unit.kept])
         units.append(unit)
     there = {one.key: one for one in library.caches.list()}
     held = {unit.kept.key: unit.kept for unit in units if unit.kept is not None and unit.kept.key in there}

@@ -230,9 +230,11 @@ class LocalModel:
             raise RefusedRequestError(self._spec.name, "what it reads of a document cannot be told from what is asked")
         kv = self._caches.spelled(recipe)
         try:
-            return await self._caches.read(engine, prompt.piece, kv, request.piece.document_ids, keep=True)
+            read = await self._caches.read(engine, prompt.piece, kv, request.piece.document_ids, keep=True)
         except EngineError as error:
             raise self._translated(error, engine, TokenUsage(len(prompt.piece))) from error
+        self._caches.prepare(read)
+        return read
 
     def piece_tokens(self, request: Request) -> int:
         """Tokens of a request's piece, with the instructions before it. Loads nothing."""

@@ -82,9 +82,10 @@ class LocalCaches:
         return recipe + (INT8 if self.settings.precision == "int8" else "")
 
     def held(self, piece: Sequence[int]) -> str | None:
-        """How the best cache there is of a piece is held, whole ones before compressed ones, else the latest; None
-        where there is none."""
-        found = [one.recipe for one in self._found(piece)]
+        """How the best cache there is of a piece is held, for questions that name no recipe: whole ones before
+        compressed ones, else the latest; None where there is none. Compressed ones that a question left serve only
+        those that name the same recipe."""
+        found = [one.recipe for one in self._found(piece) if one.prepared or one.recipe == FULL]
         return next((one for one in found if one == FULL), found[0] if found else None)
 
     def has_any(self) -> bool:
@@ -155,6 +156,14 @@ class LocalCaches:
         finally:
             del self._reading[flight]
             reading.set_result(made)
+
+    def prepare(self, read: Read) -> None:
+        """Have what was kept serve whatever is asked, too."""
+        try:
+            if self._caches is not None and read.kept is not None:
+                self._caches.prepare([read.kept])
+        except LibraryError as error:
+            self._warn(f"{error}; only questions that name {read.kept.recipe} are answered from it")
 
     # Files
 

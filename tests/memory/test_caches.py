@@ -1,4 +1,4 @@
-"""Files of kept caches beside a library: entered once, dropped by age, with their documents, and when they are stray."""
+"""Files of kept caches beside a library: entered once, dropped by age, with their documents, and when stray."""
 
 import os
 import time
@@ -55,6 +55,12 @@ def test_who_enters_second_finds_the_first(library):
     assert library.caches.of_text("text of a") == [first]
     assert library.caches.has_model("m")
     assert not library.caches.has_model("other")
+
+
+def test_a_cache_is_prepared_once_somebody_says_so(library):
+    enter(library, "a1"), enter(library, "b1")
+    library.caches.prepare([library.caches.get("a1")])
+    assert [library.caches.get(key).prepared for key in ("a1", "b1")] == [True, False]
 
 
 def test_what_was_not_read_from_longest_goes_first(library):

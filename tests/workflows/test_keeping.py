@@ -132,6 +132,16 @@ def test_keeping_goes_on_where_it_was_interrupted(opened, asked):
     assert space.keep(space.keeping(documents, purposes=["read"])).tokens == 0
 
 
+def test_what_a_question_left_serves_others_once_it_is_prepared(opened, asked):
+    tried, plain = opened(kv=RECIPE), opened()
+    documents = plain.read([asked[0].path])
+    assert tried.ask(asked[0].question, documents, workflow="map_reduce").kv == (RECIPE,)
+    assert plain.ask(asked[0].question, documents, workflow="map_reduce").kv == ()
+    kept = plain.keep(plain.keeping(documents, recipe=RECIPE, purposes=["read"]))
+    assert (kept.tokens, kept.there) == (0, kept.pieces)
+    assert plain.ask(asked[1].question, documents, workflow="map_reduce").kv == (RECIPE,)
+
+
 def test_retrieval_keeps_nothing(opened, asked):
     space = opened(kv=RECIPE)
     documents = space.read([asked[0].path])
