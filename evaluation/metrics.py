@@ -3,7 +3,7 @@
 Exact match and F1 are those of the SQuAD scorers ("SQuAD: 100,000+ Questions for Machine Comprehension of Text", 2016;
 "Know What You Don't Know", 2018), token for token: on published predictions they give the published figures. ROUGE-L is
 the F-measure over the longest common subsequence ("ROUGE: A Package for Automatic Evaluation of Summaries", 2004), its
-words split as the `rouge-score` package splits them, without stemming.
+words split as the `rouge-score` package splits them, without stemming; letters beyond ASCII, which it drops, count too.
 
 In all of them an empty `references` says that the question has no answer, and an empty `answer` that none was given.
 """
