@@ -37,7 +37,9 @@ class Rule:
 
 RULES: Final[Mapping[Use, Rule]] = {
     "question": Rule("task", (0.5, 0.25, 0.125), "the question is put behind each piece: what it looks at stays"),
-    "document": Rule("kvzip+global", (0.5, 0.25), "what it takes to tell the text again serves any later question"),
+    "document": Rule(
+        "kvzip:leverage=2+global", (0.5, 0.25), "what it takes to tell the text again serves any later question"
+    ),
 }
 """For the uses that may drop a share of their text."""
 _TIMES: Final[Mapping[Use, int]] = {"question": 1, "document": 2, "chat": 1, "output": 1}
@@ -71,8 +73,8 @@ def auto_recipe(
 
     `room` is how many entries a row of the cache can hold when this request has its memory for itself; `answer` are the
     tokens of the longest answer, `chunk` those of a pass, and `page` those of a page. What is kept of a document takes
-    half of the room at most: each question has its entries in pages of its own. Raises RequestTooLargeError where the
-    least share does not fit, either.
+    half of the room at most, as snapshots do, so that questions have the other half. Raises RequestTooLargeError where
+    the least share does not fit, either.
     """
     whole = tokens + answer
     if whole <= room // _TIMES[use]:

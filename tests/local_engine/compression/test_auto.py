@@ -29,9 +29,9 @@ def test_the_full_cache_is_kept_up_to_the_last_entry_of_the_room():
 def test_a_question_and_a_document_take_methods_of_their_own():
     assert auto_recipe("question", 10_000, 8192).kv == "task@0.5"
     assert auto_recipe("question", 20_000, 8192).kv == "task@0.25"
-    assert auto_recipe("document", 8_000, 8192).kv == "kvzip+global@0.5"
+    assert auto_recipe("document", 8_000, 8192).kv == "kvzip:leverage=2.0+global@0.5"
     # Where the whole can be held while it is read, it is cut once, when all of it was seen.
-    assert auto_recipe("document", 5_000, 8192).kv == "kvzip+global+when=end@0.5"
+    assert auto_recipe("document", 5_000, 8192).kv == "kvzip:leverage=2.0+global+when=end@0.5"
 
 
 @pytest.mark.parametrize("use", list(RULES))
