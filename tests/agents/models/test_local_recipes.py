@@ -145,7 +145,7 @@ def test_auto_is_told_for_a_model_s_memory(tmp_path: Path) -> None:
     assert cache_room(facts, options) == 8192
     chosen = {choice.use: choice.kv for choice in auto_choices(facts, options, 6000)}
     assert chosen["question"] == chosen["chat"] == "full"
-    assert chosen["document"].startswith("kvzip+global")
+    assert chosen["document"].startswith("kvzip:leverage")
     chosen = {choice.use: choice for choice in auto_choices(facts, options, 9000)}
     assert chosen["chat"].kv == ""
     assert "drops nothing of a chat" in chosen["chat"].reason
