@@ -159,9 +159,10 @@ class LocalCaches:
 
     def prepare(self, read: Read) -> None:
         """Have what was kept serve whatever is asked, too."""
+        if self._caches is None or read.kept is None:
+            return
         try:
-            if self._caches is not None and read.kept is not None:
-                self._caches.prepare([read.kept])
+            self._caches.prepare([read.kept])
         except LibraryError as error:
             self._warn(f"{error}; only questions that name {read.kept.recipe} are answered from it")
 
@@ -189,8 +190,12 @@ class LocalCaches:
                     problem = f"{snapshot.model} read it, and this is {engine.identity}"
                 elif snapshot.tokens.tolist() != list(piece):
                     problem = "it holds another text"
+        except FileNotFoundError:
+            problem = "it is not there any more"
         except OSError as error:
-            problem = f"it cannot be read ({error.strerror})"
+            # Such as of too many open files: nothing is wrong with the file.
+            self._warn(f"kept cache {path}: cannot be read ({error.strerror}); the piece is read again")
+            return None
         except SnapshotError as error:
             problem = str(error)
         if problem:
