@@ -50,7 +50,7 @@ def test_auto_reads_a_document_for_questions_to_come(folder: Path) -> None:
     with load(folder, blocks=60, step_tokens=256) as engine:
         assert asyncio.run(engine.prefill(prompt_of(400), kv="auto")).recipe == "full"
         kept = asyncio.run(engine.prefill(prompt_of(600), kv="auto"))
-        assert kept.recipe == "kvzip+global@0.25"
+        assert kept.recipe == "kvzip:leverage=2.0+global@0.25"
         assert kept.kept <= 151
         assert len(ask(engine, prompt_of(20), SHORT, prefix=kept, kv="auto").tokens) == 12
 
