@@ -242,4 +242,4 @@ _WITH_DOCUMENTS = "SELECT cache FROM cache_documents"
 
 def _select(connection: sqlite3.Connection, which: str, *values: object) -> List[KeptCache]:
     rows = connection.execute(f"SELECT {_COLUMNS} FROM caches WHERE {which}", values)
-    return [KeptCache(*row[:-1], prepared=bool(row[-1])) for row in rows]
+    return [KeptCache(*[*columns, bool(prepared)]) for *columns, prepared in rows]
