@@ -201,8 +201,9 @@ class Runner:
         if not isinstance(error, DocumentError | ContextOverflowError):
             self._in_a_row[asked.way] += 1
         await self._keep(asked, Response(False), figures_of_failure(asked.case, evidence), str(error))
-        if (count := self._in_a_row[asked.way]) >= _FAILURES_IN_A_ROW:
-            problem = f"{count} questions in a row failed, the last with: {error}"
+        if self._in_a_row[asked.way] >= _FAILURES_IN_A_ROW:
+            # Those that were asked at the same time may have failed as well.
+            problem = f"{_FAILURES_IN_A_ROW} questions in a row failed, the last with: {error}"
             raise EvaluationError(problem, "mend that and give the same command: it asks again what failed")
 
     def _tell(self, reading: Reading) -> None:

@@ -120,7 +120,7 @@ def test_ctrl_c_leaves_the_library_sound(lcdoc, environment, tmp_path, after_s):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130, stderr
-    assert stderr == "lcdoc: interrupted; what was read is kept in the library\n"
+    assert stderr == "lcdoc: interrupted; what was read is kept. The same command goes on where it was\n"
     assert lcdoc("library", "verify").returncode == 0
     small = tmp_path / "small.txt"
     small.write_text("The bell is of bronze.")
