@@ -50,8 +50,8 @@ def test_dynamic_reads_short_texts_as_trained_and_is_not_moved(folder: Path) -> 
             ask(engine, prompt_of(40), SHORT, kv="window+positions=compact@16tok")
 
 
-def test_what_cannot_be_stretched_is_refused_before_weights_are_read(checkpoint: Make) -> None:
-    stretched = checkpoint("llama", rope_parameters=rope("yarn"))
+def test_what_cannot_be_stretched_is_refused_before_weights_are_read(checkpoint: Make, tmp_path: Path) -> None:
+    stretched = shutil.copytree(checkpoint("llama", rope_parameters=rope("yarn")), tmp_path / "stretched")
     (stretched / "model.safetensors").write_bytes(b"")
     with pytest.raises(InvalidRequestError, match="cannot be stretched to 5000"):
         Engine.load(stretched, device="cpu", rope="ntk:length=5000")
