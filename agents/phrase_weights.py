@@ -1,6 +1,7 @@
-"""Learned weights of sentences and their phrases together.
+"""Weights of sentences and their phrases together.
 
-Made by `python benchmarks/span_reader.py fit`; its head says from what. Not to be edited by hand.
+Set by hand, until the span reader has weights to be fitted to: `python benchmarks/span_reader.py fit` writes this file
+anew. Nothing uses them before (docs/span_reader.md).
 """
 
 from __future__ import annotations
