@@ -13,17 +13,20 @@ from collections.abc import Callable
 
 from lcdoc.agents.models.budget import Budget, Ledger
 from lcdoc.agents.models.call_store import StoreMode
+from lcdoc.agents.models.errors import ModelError
 from lcdoc.agents.models.model import Message, Profile, Request
 from lcdoc.documents import Document, Span
 from lcdoc.evaluation.cases import Case
 from lcdoc.evaluation.rankings import Rankings
 from lcdoc.evaluation.scoring import Response, Statement
 from lcdoc.memory import Library
+from lcdoc.memory.usage import ModelUsage
 from lcdoc.retrieval import Chunker, Embedder, Index
 from lcdoc.retrieval.sentences import sentence_spans
 from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.asking import Asking
-from lcdoc.workflows.events import Event, PassagesFound
+from lcdoc.workflows.errors import WorkflowError
+from lcdoc.workflows.events import Event, PassagesFound, Started
 from lcdoc.workflows.readers import ReadingDesk
 from lcdoc.workflows.search import Search
 from lcdoc.workflows.workflow import Plan, ignore_events
@@ -94,30 +97,40 @@ class Desk:
         budget: Budget,
         *,
         on_event: Callable[[Event], None] = ignore_events,
+        on_lost: Callable[[ModelUsage], None] = lambda _: None,
     ) -> Response:
-        """What `way`, a workflow or one of BASELINES, answers. Raises what `Workspace.ask` raises."""
+        """What `way`, a workflow or one of BASELINES, answers. Raises what `Workspace.ask` raises; `on_lost` is told
+        before what was spent until then."""
         if way == CLOSED_BOOK:
-            return await self._closed_book(case, budget)
+            return await self._closed_book(case, budget, on_lost)
         if way in BASELINES:
             return await asyncio.to_thread(self._by_sentence, way, case.question, document)
         found: list[PassagesFound] = []
+        runs: list[str] = []
 
         def watch(event: Event) -> None:
             if isinstance(event, PassagesFound):
                 found.append(event)
+            elif isinstance(event, Started):
+                runs.append(event.run_id)
             on_event(event)
 
-        answer = await self._asking.ask(
-            case.question,
-            [document],
-            Search(self._index),
-            self._embedder,
-            workflow=way,
-            budget=budget,
-            store=self._store,
-            profile=self._profile,
-            on_event=watch,
-        )
+        try:
+            answer = await self._asking.ask(
+                case.question,
+                [document],
+                Search(self._index),
+                self._embedder,
+                workflow=way,
+                budget=budget,
+                store=self._store,
+                profile=self._profile,
+                on_event=watch,
+            )
+        except (ModelError, WorkflowError):
+            for run_id in runs:
+                on_lost(self.library.runs.find(run_id).total)
+            raise
         ranking = tuple(Span(start, end) for _, start, end in found[0].passages) if found else ()
         return _response(answer, ranking)
 
@@ -135,10 +148,14 @@ class Desk:
             case.question, [document], Search(self._index), self._embedder, workflow=way, profile=self._profile
         )
 
-    async def _closed_book(self, case: Case, budget: Budget) -> Response:
+    async def _closed_book(self, case: Case, budget: Budget, on_lost: Callable[[ModelUsage], None]) -> Response:
         started, ledger = time.monotonic(), Ledger(budget)
         model = await self._readers.chat(ledger, store=self._store)
-        text = (await model.complete(_closed_book_request(case))).text.strip()
+        try:
+            text = (await model.complete(_closed_book_request(case))).text.strip()
+        except ModelError:
+            on_lost(ledger.total())
+            raise
         found = bool(text) and text.strip(" .").casefold() != _UNKNOWN
         used = ledger.total()
         return Response(

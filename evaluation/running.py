@@ -26,6 +26,7 @@ from lcdoc.evaluation.cases import Case, Reading
 from lcdoc.evaluation.desk import Desk
 from lcdoc.evaluation.errors import EvaluationError
 from lcdoc.evaluation.scoring import Response, figures_of, figures_of_failure
+from lcdoc.memory.usage import ModelUsage
 from lcdoc.workflows.errors import WorkflowError
 
 AT_ONCE = 4
@@ -79,6 +80,12 @@ class Spending:
         self.usd += response.usd or 0.0
         self.tokens += response.tokens
         self.calls += response.calls - response.stored_calls
+
+    def lose(self, usage: ModelUsage) -> None:
+        """Count what was spent on a question that failed."""
+        self.usd += usage.cost_usd or 0.0
+        self.tokens += usage.tokens
+        self.calls += usage.calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +169,9 @@ class Runner:
     async def _ask(self, asked: _Asked, document: Document) -> None:
         evidence = await asyncio.to_thread(asked.case.evidence, document)
         try:
-            response = await self._desk.ask(asked.way, asked.case, document, self._spending.left())
+            response = await self._desk.ask(
+                asked.way, asked.case, document, self._spending.left(), on_lost=self._spending.lose
+            )
         except BudgetExceededError as error:
             raise _cap_reached() from error
         except (ModelConfigError, ModelNameError, EvaluationError):

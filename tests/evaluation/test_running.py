@@ -125,6 +125,16 @@ def test_failures_in_a_row_end_it_and_are_tried_again(own: Path, library: Librar
     assert (len(library.evaluations.list()), len(result.items), result.failed) == (1, 12, 0)
 
 
+@pytest.mark.parametrize("way", ["closed_book", "retrieve"])
+def test_what_failed_counts_against_the_cap(own: Path, library: Library, server: ChatServer, way: str) -> None:
+    own.write_text(own.read_text(encoding="utf-8") * 3, encoding="utf-8")
+    server.default = lambda _: Status(400, body={"error": {"message": "out of order"}})
+    asked = Asked(way, "honest", baselines=False)
+    outcome = evaluated(library, questions_of(str(own)), asked, budget=Budget(calls=3), on_progress=lambda _: None)
+    assert "cap is reached" in outcome.stopped
+    assert len(server.requests) == 3
+
+
 def test_baselines_do_not_hide_that_the_model_fails(own: Path, library: Library, server: ChatServer) -> None:
     rows = []
     for number in range(6):
