@@ -52,7 +52,7 @@ class PlantedModel(Truthful):
     believes: float = 0.0
     """Share of the conclusions without a quote that shows them that are believed by whoever merges or answers."""
     malformed: float = 0.0
-    """Share of requests that get an answer broken off in the middle."""
+    """Share of requests that get an answer broken off in the middle; whoever asks again for a whole one gets it."""
     _came: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, recorded: Recorded) -> Behaviour:
@@ -61,7 +61,8 @@ class PlantedModel(Truthful):
         self._came[sent] += 1
         # A request made again is answered anew.
         chance = random.Random(f"{self.seed} {self._came[sent]} {sent}")
-        if isinstance(behaviour, Reply) and chance.random() < self.malformed:
+        again = any(message["role"] == "assistant" for message in recorded.body["messages"])
+        if isinstance(behaviour, Reply) and not again and chance.random() < self.malformed:
             return replace(behaviour, text=behaviour.text[: len(behaviour.text) // 2])
         return behaviour
 

@@ -150,7 +150,7 @@ def test_auto_looks_up_a_needle_and_reads_everything_to_count(server: ChatServer
 
 @pytest.mark.parametrize("workflow", ["retrieve", *READS_ALL])
 def test_no_quote_is_shown_that_the_text_does_not_have(server: ChatServer, library: Path, workflow: str) -> None:
-    server.default = PlantedModel(false_claims=0.5, believes=1.0, malformed=0.1)
+    server.default = PlantedModel(false_claims=0.5, believes=1.0, malformed=0.5)
     body = " ".join(planted().document.body.split())
     for asking in ask(server, library, workflow, "needle", "absent"):
         quotes = [citation.quote for claim in asking.answer.claims for citation in claim.citations]
