@@ -11,7 +11,7 @@ import pytest
 import lcdoc
 
 ROOT = Path(lcdoc.__file__).parent
-ROOMS = ("documents", "retrieval", "memory", "agents", "workflows", "evaluation", "commands", "local_engine")
+ROOMS = ("documents", "retrieval", "memory", "agents", "workflows", "evaluation", "jobs", "commands", "local_engine")
 MAY_IMPORT = {
     "documents": {"documents"},
     "retrieval": {"retrieval", "documents"},
@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "agents": {"agents", "memory", "retrieval", "documents"},
     "workflows": {"workflows", "agents", "memory", "retrieval", "documents"},
     "evaluation": {"evaluation", "workflows", "agents", "memory", "retrieval", "documents"},
-    "commands": {"commands", "evaluation", "workflows", "agents", "memory", "retrieval", "documents"},
+    "jobs": {"jobs", "workflows", "agents", "memory", "retrieval", "documents"},
+    "commands": {"commands", "evaluation", "jobs", "workflows", "agents", "memory", "retrieval", "documents"},
     "local_engine": {"local_engine"},
 }
 # A model in process, and the command that serves one.
@@ -35,6 +36,9 @@ HEAVY = (
     "transformers",
     "numpy",
     "matplotlib",
+    "psycopg",
+    "pyarrow",
+    "ray",
     "lxml",
     "docx",
 )

@@ -1,0 +1,1 @@
+"""Batch jobs: many documents, many questions, results that are never lost and never made twice."""
