@@ -75,6 +75,11 @@ class AskTask(_Value):
     workflow: Annotated[str, AfterValidator(_workflow)] = AUTO
     """A name of `lcdoc workflows list`, or `auto`."""
 
+    @property
+    def request(self) -> str:
+        """What is put to the workflow."""
+        return self.question
+
 
 class SummarizeTask(_Value):
     """A summary of each document."""
@@ -86,9 +91,18 @@ class SummarizeTask(_Value):
     """What it is to be about; empty: everything."""
 
     @property
+    def workflow(self) -> str:
+        return "summarize"
+
+    @property
     def question(self) -> str:
         """The request in words."""
         return SummaryRequest(" ".join(self.about.split()), self.words).question
+
+    @property
+    def request(self) -> str:
+        """What is put to the workflow."""
+        return self.question
 
 
 class ExtractTask(_Value):
@@ -97,6 +111,17 @@ class ExtractTask(_Value):
     kind: Literal["extract"] = "extract"
     id: _Id = ""
     json_schema: dict[str, Any] = Field(alias="schema")
+
+    @property
+    def workflow(self) -> str:
+        return "extract"
+
+    @property
+    def request(self) -> str:
+        """What is put to the workflow. Raises SchemaError for a schema that cannot be filled in."""
+        from lcdoc.workflows.extract_request import ExtractRequest
+
+        return ExtractRequest.of(self.json_schema).question
 
     @property
     def question(self) -> str:

@@ -83,11 +83,10 @@ class Result(_Value):
         task: ResultTask,
         answer: Answer,
         *,
-        value: Any = None,
         seconds: float,
         worker: str = "",
     ) -> Result:
-        """The row of an answer. `value` is what an extraction filled in."""
+        """The row of an answer."""
         plain = answer.to_json()
         return cls(
             job=job,
@@ -96,7 +95,7 @@ class Result(_Value):
             found=answer.found,
             partial=answer.partial,
             answer=answer.text,
-            value=value,
+            value=plain.get("value"),
             claims=tuple(plain["claims"]),
             confidence=answer.confidence,
             workflow=answer.workflow,
