@@ -8,9 +8,6 @@ when the file is read: scores would leave it out without a word.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -22,6 +19,7 @@ from lcdoc.agents.quotes import check_quote
 from lcdoc.documents import Document, load
 from lcdoc.evaluation.cases import Case, Reading
 from lcdoc.evaluation.errors import EvaluationError
+from lcdoc.workflows.row_files import rows
 
 SUFFIXES = (".jsonl", ".csv")
 _KNOWN = ("file", "question", "answer", "page", "quote", "id")
@@ -59,40 +57,9 @@ def _document(path: Path, file: Path, asked: dict[int, Case], load_file: Callabl
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"{path} cannot be read ({error})", "name a file in UTF-8") from error
-    yield from _csv_rows(path, text) if path.suffix.lower() == ".csv" else _json_rows(path, text)
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    # Strict, since a quotation mark that is never closed would swallow the questions behind it.
-    reader, sound = csv.DictReader(io.StringIO(text, newline=""), strict=True), 0
-    try:
-        if reader.fieldnames is None:
-            return
-        sound = reader.line_num
-        for row in reader:
-            sound = reader.line_num
-            filled = {key: value for key, value in row.items() if value}
-            filled["answer"] = filled.get("answer", "").split("|")
-            yield sound, filled
-    except csv.Error as error:
-        raise EvaluationError(f"{path}, line {sound + 1} is not CSV ({error})", "mend the line") from error
-
-
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            # Half of a surrogate pair is JSON, but no text.
-            json.dumps(row, ensure_ascii=False).encode()
-        except (ValueError, RecursionError) as error:
-            said = getattr(error, "msg", error)
-            raise EvaluationError(f"{path}, line {number} is not JSON ({said})", "mend the line") from error
+    for number, row in rows(path, EvaluationError):
+        if path.suffix.lower() == ".csv":
+            row["answer"] = row.get("answer", "").split("|")
         yield number, row
 
 

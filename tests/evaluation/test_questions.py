@@ -49,7 +49,7 @@ def test_json_and_csv_say_the_same(own: Path, tmp_path: Path) -> None:
         ("own.jsonl", '{"file": "lamp.md", "question": "?", "id": 7}\n' * 2, "line 2 has the id '7', as line 1 has"),
         ("own.csv", f"file,question,answer\nlamp.md,Who?,{'a' * 200_000}\n", "line 2 is not CSV"),
         ("own.csv", 'file,question,answer\nlamp.md,Who?,"me\nlamp.md,When?,\n', "line 2 is not CSV"),
-        ("own.csv", "file,question\nlamp.md,Who?,me\n", "line 2 has 'None'"),
+        ("own.csv", "file,question\nlamp.md,Who?,me\n", "line 2 has more cells than the first line"),
         ("own.jsonl", "\n", "has no questions"),
         ("own.csv", "question,answer\nWho?,me\n", "line 2 has no file"),
     ],
