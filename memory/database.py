@@ -94,6 +94,13 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
 
+    def claim(self, connection: sqlite3.Connection, key: str) -> None:
+        """Nothing: here every transaction that writes waits for every other. See `lcdoc.memory.store`."""
+
+    def now(self, connection: sqlite3.Connection) -> float:
+        """Unix time, by the clock of this machine: a file in SQLite is of one machine."""
+        return time.time()
+
     def vacuum(self) -> None:
         """Give freed space back to the file system. Waits for the write lock like any writer."""
         with self._translated():

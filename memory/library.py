@@ -43,6 +43,7 @@ from lcdoc.memory.document_rows import (
 )
 from lcdoc.memory.errors import UnknownDocumentError
 from lcdoc.memory.evaluations import Evaluations
+from lcdoc.memory.jobs import Jobs
 from lcdoc.memory.journal import Journal
 from lcdoc.memory.memos import Memos
 from lcdoc.memory.notebook import Notebook
@@ -98,7 +99,8 @@ class Library:
 
     Beside them: `calls`, the answers of language models, `runs`, what was asked and what it cost, and `memos`, what was
     found out about servers, `notebook`, what runs have noted, `trees`, summaries of documents, `caches`, what
-    models of this machine have read, and `evaluations`, how readers did on questions whose answers are known.
+    models of this machine have read, `evaluations`, how readers did on questions whose answers are known, and `jobs`,
+    many tasks put to many documents.
 
     Every method may raise a LibraryError: see `lcdoc.memory.errors`.
     """
@@ -112,6 +114,7 @@ class Library:
         self.notebook = Notebook(database, self._journal)
         self.trees = Trees(database, self._journal)
         self.evaluations = Evaluations(database, self._journal)
+        self.jobs = Jobs(database)
         self.caches = Caches(database, self._journal, self.path.with_name(self.path.name + ".caches"))
         self._secret: bytes | None = None
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lcdoc.memory.errors import LibraryVersionError
+from lcdoc.memory.job_tables import job_tables
 
 APPLICATION_ID = 0x6C63646F  # "lcdo", in the file's header: tells a library from any other SQLite database
 
@@ -223,12 +224,18 @@ def _evaluations(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def _jobs(connection: sqlite3.Connection) -> None:
+    for statement in job_tables():
+        connection.execute(statement)
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _documents_and_passages,
     _calls_and_runs,
     _notes_and_events,
     _kept_caches,
     _evaluations,
+    _jobs,
 )
 
 
