@@ -49,7 +49,7 @@ class _Value(BaseModel):
 
 
 def _words_only(text: str) -> str:
-    text = " ".join(text.split())
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     if not text:
         raise PydanticCustomError("empty", "is empty")
     return text
@@ -60,6 +60,16 @@ def _workflow(name: str) -> str:
     if (plain := name.strip().lower().replace("-", "_")) not in known:
         raise PydanticCustomError("workflow", "{said}", {"said": str(UnknownWorkflowError(name, known))})
     return plain
+
+
+def _canonical(schema: object) -> object:
+    from lcdoc.workflows.extract_request import ExtractRequest
+    from lcdoc.workflows.extract_schema import SchemaError
+
+    try:
+        return ExtractRequest.of(schema).schema.to_json()
+    except SchemaError as error:
+        raise PydanticCustomError("schema", "{said}", {"said": str(error)}) from None
 
 
 _Text = Annotated[str, BeforeValidator(lambda given: _words_only(given) if isinstance(given, str) else given)]
@@ -110,7 +120,8 @@ class ExtractTask(_Value):
 
     kind: Literal["extract"] = "extract"
     id: _Id = ""
-    json_schema: dict[str, Any] = Field(alias="schema")
+    json_schema: Annotated[dict[str, Any], BeforeValidator(_canonical)] = Field(alias="schema")
+    """In the form that is the same for equal schemas; given in any form that `ExtractRequest.of` takes."""
 
     @property
     def workflow(self) -> str:
@@ -118,7 +129,7 @@ class ExtractTask(_Value):
 
     @property
     def request(self) -> str:
-        """What is put to the workflow. Raises SchemaError for a schema that cannot be filled in."""
+        """What is put to the workflow."""
         from lcdoc.workflows.extract_request import ExtractRequest
 
         return ExtractRequest.of(self.json_schema).question
