@@ -1,7 +1,8 @@
 """What a run may cost at most, and what it has cost.
 
 A call is admitted only when the caps hold even if it, and every call under way, costs the most it can. What a call
-really took is entered when it is done, and the difference is free for others.
+really took is entered when it is done, and the difference is free for others. Where a run is one of several that share
+caps, the call is reserved in their purse as well.
 """
 
 from __future__ import annotations
@@ -16,16 +17,15 @@ from dataclasses import dataclass, fields, replace
 
 from lcdoc.agents.models.errors import BudgetExceededError, ModelConfigError
 from lcdoc.agents.models.model import ModelSpec, TokenUsage
+from lcdoc.agents.models.purse import Purse
 from lcdoc.agents.models.queue_time import in_queue
 from lcdoc.memory.errors import LibraryError
+from lcdoc.memory.spending import UNITS_PER_USD, CapReachedError, Caps, Spending, dollars
 from lcdoc.memory.usage import ModelUsage
 
 _log = logging.getLogger(__name__)
 
 OnUsage = Callable[[str, ModelUsage], None]
-
-_UNITS_PER_USD = 10**12
-"""Money is summed in whole units of this size: binary fractions would not add up to the cap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +45,32 @@ class Budget:
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"the cap on {cap.name} is {value}: it must be 0 or more, or None for no cap")
 
+    @property
+    def caps(self) -> Caps:
+        """The same, as several runs share them."""
+        cost = None if self.usd is None else round(self.usd * UNITS_PER_USD)
+        return Caps(cost, self.tokens, self.calls, self.seconds)
+
 
 class Reservation:
     """The worst case of one call, held back until the call is settled or released."""
 
-    __slots__ = ("cost", "open", "spec", "worst")
+    __slots__ = ("cost", "in_purse", "open", "spec", "worst")
 
     def __init__(self, spec: ModelSpec, worst: TokenUsage) -> None:
         self.spec = spec
         self.worst = worst
         self.cost = _worst_cost(spec, worst)
         self.open = True
+        self.in_purse: int | None = None
+        """Its number in the purse that the run shares with others."""
 
 
 class Ledger:
     """The accounts of one run, one for each model. For the tasks of one event loop.
 
     `on_usage` is given a model's name and its totals so far, whenever they change; a LibraryError it raises is logged.
-    The clock starts here.
+    `purse` is what the run shares with others. The clock starts here.
     """
 
     def __init__(
@@ -71,9 +79,11 @@ class Ledger:
         *,
         on_usage: OnUsage | None = None,
         clock: Callable[[], float] = time.monotonic,
+        purse: Purse | None = None,
     ) -> None:
         self.budget = budget or Budget()
-        self._cap_cost = None if self.budget.usd is None else round(self.budget.usd * _UNITS_PER_USD)
+        self._cap_cost = self.budget.caps.cost
+        self._purse = purse
         self._on_usage = on_usage
         self._clock = clock
         self._start = clock()
@@ -100,13 +110,22 @@ class Ledger:
         return replace(total, cost_usd=_usd(sum(costs) if len(costs) == len(self._costs) else None))
 
     def remaining_s(self) -> float | None:
-        """Seconds until the run's time is up, 0 when it is; None without a cap on it."""
-        if self.budget.seconds is None:
-            return None
-        return max(0.0, self.budget.seconds - (self._clock() - self._start))
+        """Seconds until the time of the run, or of what it shares, is up, 0 when it is; None without a cap on it."""
+        own_s, shared_s = self._remaining()
+        return None if own_s == shared_s == math.inf else min(own_s, shared_s)
+
+    def _remaining(self) -> tuple[float, float]:
+        """Seconds that the run has left, and what it shares."""
+        own_s, shared_s = math.inf, None if self._purse is None else self._purse.remaining_s()
+        if self.budget.seconds is not None:
+            own_s = max(0.0, self.budget.seconds - (self._clock() - self._start))
+        return own_s, math.inf if shared_s is None else shared_s
 
     def out_of_time(self, spec: ModelSpec) -> BudgetExceededError:
-        """The error for a call that the run's time does not admit."""
+        """The error for a call that the time does not admit."""
+        own_s, shared_s = self._remaining()
+        if self._purse is not None and shared_s < own_s:
+            return self._exceeded(spec, self._purse.time_is_up())
         self._exhausted = self._exhausted or "seconds"
         problem = f"the cap of {self.budget.seconds or 0:g} seconds is reached"
         return BudgetExceededError(spec.name, problem, "raise --max-seconds to go on", cap="seconds")
@@ -118,7 +137,23 @@ class Ledger:
         case. Raises BudgetExceededError when they cannot (a call under way is a call, so the cap on calls is never
         waited for), and ModelConfigError when money is capped and the model's prices are not known.
         """
-        if self.budget.usd is not None and spec.prices is None:
+        reservation = await self._reserve_own(spec, worst)
+        if self._purse is None:
+            return reservation
+        try:
+            with in_queue():
+                reservation.in_purse = await self._purse.reserve(Spending(reservation.cost, worst.tokens, 1))
+        except CapReachedError as reached:
+            self.release(reservation)
+            raise self._exceeded(spec, reached) from reached
+        except BaseException:
+            self.release(reservation)
+            raise
+        return reservation
+
+    async def _reserve_own(self, spec: ModelSpec, worst: TokenUsage) -> Reservation:
+        capped = self.budget.usd is not None or (self._purse is not None and self._purse.caps_usd)
+        if capped and spec.prices is None:
             raise ModelConfigError(
                 spec.name,
                 f"the price of {spec.name} is not known, so a cap on cost cannot be held",
@@ -148,6 +183,8 @@ class Ledger:
         """Enter what a call that was sent took, whatever was held back for it."""
         self._let_go(reservation)
         spec, worst = reservation.spec, reservation.worst
+        if self._purse is not None and reservation.in_purse is not None:
+            self._purse.settle(reservation.in_purse, Spending(_cost(spec, usage), usage.tokens, 1))
         cost = None if spec.cost_usd(usage) is None else _cost(spec, usage)
         if usage.tokens > worst.tokens or (cost or 0) > reservation.cost:
             _log.warning(
@@ -175,6 +212,8 @@ class Ledger:
     def release(self, reservation: Reservation) -> None:
         """The call was not sent after all."""
         self._let_go(reservation)
+        if self._purse is not None and reservation.in_purse is not None:
+            self._purse.release(reservation.in_purse)
         self._admit()
 
     def count_stored(self, spec: ModelSpec) -> None:
@@ -193,14 +232,19 @@ class Ledger:
             # An answer that was paid for is not to be lost with the note of its price; the next note has the totals.
             _log.warning("model %s: what the run has cost so far could not be kept: %s", model, error)
 
+    def _exceeded(self, spec: ModelSpec, reached: CapReachedError) -> BudgetExceededError:
+        """The error for a call that what the run shares with others does not admit."""
+        self._exhausted = self._exhausted or reached.cap
+        return BudgetExceededError(spec.name, reached.problem, "raise it to go on", cap=reached.cap)
+
     def _refusal(self, reservation: Reservation) -> BudgetExceededError | None:
         """Why the call cannot be admitted even if those under way took nothing; None when it then can."""
         budget, worst = self.budget, reservation.worst
         cap: str | None = None
         if self._cap_cost is not None and (not self._cap_cost or self._spent_cost + reservation.cost > self._cap_cost):
             cap, option = "usd", "--max-cost"
-            limit = f"{_dollars(self._cap_cost)} USD"
-            state = f"{_dollars(self._spent_cost)} spent, this call may cost {_dollars(reservation.cost)}"
+            limit = f"{dollars(self._cap_cost)} USD"
+            state = f"{dollars(self._spent_cost)} spent, this call may cost {dollars(reservation.cost)}"
         elif budget.tokens is not None and (not budget.tokens or self._spent_tokens + worst.tokens > budget.tokens):
             cap, option = "tokens", "--max-tokens"
             limit = f"{budget.tokens:,} tokens"
@@ -256,7 +300,7 @@ class Ledger:
 
 
 def _cost(spec: ModelSpec, usage: TokenUsage) -> int:
-    return max(0, round((spec.cost_usd(usage) or 0.0) * _UNITS_PER_USD))
+    return max(0, round((spec.cost_usd(usage) or 0.0) * UNITS_PER_USD))
 
 
 def _worst_cost(spec: ModelSpec, worst: TokenUsage) -> int:
@@ -266,9 +310,4 @@ def _worst_cost(spec: ModelSpec, worst: TokenUsage) -> int:
 
 
 def _usd(cost: int | None) -> float | None:
-    return None if cost is None else cost / _UNITS_PER_USD
-
-
-def _dollars(cost: int) -> str:
-    usd = cost / _UNITS_PER_USD
-    return f"{usd:.2f}" if usd >= 0.1 or not usd else f"{usd:.2g}"
+    return None if cost is None else cost / UNITS_PER_USD
