@@ -1,17 +1,18 @@
 """How tasks end: their rows, the totals that go with them, and reading them again.
 
-Each function does its part on a connection inside a transaction of the caller's; one that writes has claimed the job.
+Each function does its part inside a transaction of the caller's.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from lcdoc.memory.document_rows import pack, unpack
+from lcdoc.memory.job_change import JobChange
 from lcdoc.memory.job_records import ResultRow
 from lcdoc.memory.job_tables import path_from_text
 from lcdoc.memory.store import Connection
@@ -22,90 +23,100 @@ PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """How a task ended."""
+class Prepared:
+    """What a document turned out to be."""
 
-    at: float
+    document_id: str
+    name: str
+    pages: int
+    characters: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a task ended, or a document that could not be prepared."""
+
     error: str = ""
     """Why it failed; empty when it is done."""
+    seconds: float = 0.0
     result: bytes = b""
     """Packed JSON."""
-    seconds: float = 0.0
-    usage: ModelUsage = ModelUsage()
+    usage: ModelUsage = field(default_factory=ModelUsage)
 
 
-def add_totals(connection: Connection, job: str, **changes: float) -> int:
-    """Add to columns of a job's totals; returns the sequence number it has come to."""
-    sets = ", ".join(f"{column} = {column} + ?" for column in changes)
-    row = connection.execute(
-        f"UPDATE job_totals SET {sets} WHERE job = ? RETURNING sequence", (*changes.values(), job)
-    ).fetchone()
-    return int(row[0])
-
-
-def make_ready(
-    connection: Connection,
-    job: str,
-    number: int,
-    token: str,
-    tasks: int,
-    values: tuple[str, str, int, int, float, float],
-) -> bool:
-    """A document was prepared: its tasks wait from here on. False where the lease was lost.
-
-    `values` are id, name, pages, characters, seconds and when it ended.
-    """
-    changed = connection.execute(
+def make_ready(change: JobChange, number: int, token: str, prepared: Prepared) -> bool:
+    """A document was prepared: its tasks wait from here on. False where the lease was lost."""
+    changed = change.execute(
         "UPDATE job_documents SET state = 'ready', token = '', until = 0, waiting = ?, document_id = ?, name = ?,"
         " pages = ?, characters = ?, seconds = ?, ended_at = ?"
         " WHERE job = ? AND number = ? AND token = ? AND state = 'preparing'",
-        (tasks, *values, job, number, token),
+        change.tasks,
+        *astuple(prepared),
+        change.now,
+        change.job,
+        number,
+        token,
     ).rowcount
     if not changed:
         return False
-    connection.executemany(
+    change.connection.executemany(
         "INSERT INTO job_tasks (job, document, task, state) VALUES (?, ?, ?, 'waiting')",
-        [(job, number, task) for task in range(1, tasks + 1)],
+        [(change.job, number, task) for task in range(1, change.tasks + 1)],
     )
-    _, _, pages, characters, seconds, _ = values
-    add_totals(connection, job, preparing=-1, ready=1, pages=pages, characters=characters, reading_s=seconds)
+    change.add(
+        preparing=-1,
+        ready=1,
+        pages=prepared.pages,
+        characters=prepared.characters,
+        reading_s=prepared.seconds,
+    )
     return True
 
 
-def fail_document(connection: Connection, job: str, number: int, token: str, tasks: int, end: End) -> bool:
+def fail_document(change: JobChange, number: int, token: str, end: End) -> bool:
     """A document cannot be prepared: all its tasks have failed. False where the lease was lost."""
-    row = connection.execute(
+    row = change.execute(
         "UPDATE job_documents SET state = 'failed', token = '', until = 0, error = ?, seconds = ?, ended_at = ?"
         " WHERE job = ? AND number = ? AND token = ? AND state = 'preparing' RETURNING worker, attempts",
-        (end.error, end.seconds, end.at, job, number, token),
+        end.error,
+        end.seconds,
+        change.now,
+        change.job,
+        number,
+        token,
     ).fetchone()
     if row is None:
         return False
-    connection.executemany(
+    tasks = range(1, change.tasks + 1)
+    change.connection.executemany(
         "INSERT INTO job_tasks (job, document, task, state, worker, attempts, error)"
         " VALUES (?, ?, ?, 'failed', ?, ?, ?)",
-        [(job, number, task, *row, end.error) for task in range(1, tasks + 1)],
+        [(change.job, number, task, *row, end.error) for task in tasks],
     )
-    last = add_totals(connection, job, preparing=-1, unreadable=1, failed=tasks, sequence=tasks, reading_s=end.seconds)
-    connection.executemany(
-        _INSERT, [(job, number, task, last - tasks + task, end.at, b"") for task in range(1, tasks + 1)]
+    last = change.add(preparing=-1, unreadable=1, failed=change.tasks, sequence=change.tasks, reading_s=end.seconds)
+    change.connection.executemany(
+        _INSERT, [(change.job, number, task, last - change.tasks + task, change.now, b"") for task in tasks]
     )
     return True
 
 
-def end_task(connection: Connection, job: str, document: int, task: int, token: str, end: End) -> bool:
-    """A task is done, or has failed. False where the lease was lost: then nothing is written."""
-    changed = connection.execute(
+def end_task(change: JobChange, which: tuple[int, int], token: str, end: End) -> bool:
+    """A document's task is done, or has failed. False where the lease was lost: then nothing is written."""
+    changed = change.execute(
         "UPDATE job_tasks SET state = ?, token = '', until = 0, seconds = ?, error = ?"
         " WHERE job = ? AND document = ? AND task = ? AND token = ? AND state = 'running'",
-        ("failed" if end.error else "done", end.seconds, end.error, job, document, task, token),
+        "failed" if end.error else "done",
+        end.seconds,
+        end.error,
+        change.job,
+        *which,
+        token,
     ).rowcount
     if not changed:
         return False
     usage = end.usage
-    sequence = add_totals(
-        connection,
-        job,
+    sequence = change.add(
         running=-1,
         done=0 if end.error else 1,
         failed=1 if end.error else 0,
@@ -120,12 +131,14 @@ def end_task(connection: Connection, job: str, document: int, task: int, token: 
         cost_usd=usage.cost_usd or 0.0,
         unpriced=1 if usage.cost_usd is None else 0,
         calls_s=usage.seconds,
-        estimated=int(usage.estimated),
+        estimated=1 if usage.estimated else 0,
     )
-    connection.execute(_INSERT, (job, document, task, sequence, end.at, end.result))
-    connection.execute(
+    change.execute(_INSERT, change.job, *which, sequence, change.now, end.result)
+    change.execute(
         "UPDATE job_documents SET running = running - 1, seconds = seconds + ? WHERE job = ? AND number = ?",
-        (end.seconds, job, document),
+        end.seconds,
+        change.job,
+        which[0],
     )
     return True
 

@@ -1,6 +1,6 @@
 """What a job looks like from outside: its record, its workers, how far it is. Nothing here counts a job's rows.
 
-Each function does its part on a connection inside a transaction of the caller's.
+Each function does its part inside a transaction of the caller's.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from lcdoc.memory.job_change import JobChange
 from lcdoc.memory.job_records import DocumentCost, JobRecord, JobState, JobStatus, JobWorker
 from lcdoc.memory.job_tables import path_from_text
 from lcdoc.memory.journal import Owner
@@ -37,15 +38,37 @@ def records(connection: Connection, which: str, values: Sequence[Any]) -> list[J
     return [_record(row) for row in rows]
 
 
-def register(connection: Connection, job: str, worker: str, owner: str, now: float, doing: str) -> None:
+def register(change: JobChange, worker: str, owner: str, doing: str) -> None:
     """Enter a worker, and forget those of which nothing was heard for a day."""
-    connection.execute("DELETE FROM job_workers WHERE job = ? AND beat_at < ?", (job, now - _FORGOTTEN_S))
-    connection.execute(
+    change.execute("DELETE FROM job_workers WHERE job = ? AND beat_at < ?", change.job, change.now - _FORGOTTEN_S)
+    change.execute(
         "INSERT INTO job_workers (job, id, owner, started_at, beat_at, doing) VALUES (?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (job, id) DO UPDATE SET owner = excluded.owner, started_at = excluded.started_at,"
         " beat_at = excluded.beat_at, doing = excluded.doing",
-        (job, worker, owner, now, now, doing),
+        change.job,
+        worker,
+        owner,
+        change.now,
+        change.now,
+        doing,
     )
+
+
+def heard(change: JobChange, worker: str, doing: str | None) -> None:
+    """A worker gave a sign of life."""
+    change.execute(
+        "UPDATE job_workers SET beat_at = ?, doing = coalesce(?, doing) WHERE job = ? AND id = ?",
+        change.now,
+        doing,
+        change.job,
+        worker,
+    )
+
+
+def gone_workers(connection: Connection, job: str) -> list[str]:
+    """Workers whose process has surely ended."""
+    workers = connection.execute("SELECT id, owner FROM job_workers WHERE job = ?", (job,)).fetchall()
+    return [worker for worker, owner in workers if Owner.from_text(owner).is_gone()]
 
 
 def status(connection: Connection, job: str, now: float) -> JobStatus | None:

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 
 from lcdoc.memory.document_rows import unpack
-from lcdoc.memory.job_results import add_totals
+from lcdoc.memory.job_change import JobChange
 from lcdoc.memory.journal import Owner
 from lcdoc.memory.store import Connection, Store
 
@@ -15,35 +15,33 @@ _TOGETHER = 500
 """How many documents are removed in one transaction: others wait for it."""
 
 
-def retry_failed(connection: Connection, job: str, tasks: int, now: float) -> int:
-    """Have every failed task wait again; returns how many. In a writing transaction that has claimed the job."""
-    unreadable = connection.execute(
-        "UPDATE job_documents SET state = 'again' WHERE job = ? AND state = 'failed' RETURNING number", (job,)
-    ).fetchall()
-    again = "job = ? AND document IN (SELECT number FROM job_documents WHERE job = ? AND state = 'again')"
-    connection.execute(f"DELETE FROM job_results WHERE {again}", (job, job))
-    connection.execute(f"DELETE FROM job_tasks WHERE {again}", (job, job))
-    connection.execute(
+def retry_failed(change: JobChange) -> int:
+    """Have every failed task wait again; returns how many."""
+    job = change.job
+    unreadable = change.execute("SELECT number FROM job_documents WHERE job = ? AND state = 'failed'", job).fetchall()
+    documents = [(job, number) for (number,) in unreadable]
+    many = change.connection.executemany
+    many("DELETE FROM job_results WHERE job = ? AND document = ?", documents)
+    many("DELETE FROM job_tasks WHERE job = ? AND document = ?", documents)
+    many(
         "UPDATE job_documents SET state = 'waiting', attempts = 0, error = '', seconds = 0, ended_at = 0"
-        " WHERE job = ? AND state = 'again'",
-        (job,),
+        " WHERE job = ? AND number = ?",
+        documents,
     )
-    failed = connection.execute(
-        "SELECT document, task FROM job_tasks WHERE job = ? AND state = 'failed'", (job,)
-    ).fetchall()
-    rows = [(job, document, task) for document, task in failed]
-    connection.executemany("DELETE FROM job_results WHERE job = ? AND document = ? AND task = ?", rows)
-    connection.executemany(
+    failed = change.execute("SELECT document, task FROM job_tasks WHERE job = ? AND state = 'failed'", job).fetchall()
+    tasks = [(job, document, task) for document, task in failed]
+    many("DELETE FROM job_results WHERE job = ? AND document = ? AND task = ?", tasks)
+    many(
         "UPDATE job_tasks SET state = 'waiting', attempts = 0, error = '' WHERE job = ? AND document = ? AND task = ?",
-        rows,
+        tasks,
     )
-    connection.executemany(
+    many(
         "UPDATE job_documents SET waiting = waiting + 1 WHERE job = ? AND number = ?",
         [(job, document) for document, _ in failed],
     )
-    number = len(failed) + tasks * len(unreadable)
-    add_totals(connection, job, unreadable=-len(unreadable), failed=-number)
-    connection.execute("UPDATE jobs SET changed_at = ? WHERE id = ?", (now, job))
+    number = len(tasks) + change.tasks * len(documents)
+    change.add(unreadable=-len(documents), failed=-number)
+    change.execute("UPDATE jobs SET changed_at = ? WHERE id = ?", change.now, job)
     return number
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lcdoc.memory.errors import LibraryVersionError
-from lcdoc.memory.job_tables import job_tables
+from lcdoc.memory.job_tables import JOBS
 
 APPLICATION_ID = 0x6C63646F  # "lcdo", in the file's header: tells a library from any other SQLite database
 
@@ -75,60 +75,85 @@ def _documents_and_passages(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+# What several machines may share is a tuple of statements: `lcdoc.memory.postgres_migrations` takes the same steps.
+CALLS_AND_RUNS: tuple[str, ...] = (
+    # `answer` is packed JSON: text, reasoning, logprobs. What was asked is in the key only.
+    """
+    CREATE TABLE calls (
+        key TEXT PRIMARY KEY,
+        model TEXT NOT NULL,
+        base_url TEXT NOT NULL,
+        prompt TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        used_at REAL NOT NULL,
+        tokens_in INTEGER NOT NULL,
+        tokens_cached INTEGER NOT NULL,
+        tokens_out INTEGER NOT NULL,
+        estimated INTEGER NOT NULL,
+        finish TEXT NOT NULL,
+        served_by TEXT NOT NULL,
+        answer BLOB NOT NULL
+    )""",
+    "CREATE INDEX calls_by_use ON calls (used_at)",
+    # Calls that some process is making just now.
+    "CREATE TABLE leases (key TEXT PRIMARY KEY, owner TEXT NOT NULL, expires_at REAL NOT NULL) WITHOUT ROWID",
+    # `budget`, `documents` and `answer` are JSON, the latter packed.
+    """
+    CREATE TABLE runs (
+        id TEXT PRIMARY KEY,
+        question TEXT NOT NULL,
+        workflow TEXT NOT NULL,
+        model TEXT NOT NULL,
+        documents TEXT NOT NULL,
+        budget TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        status TEXT NOT NULL,
+        started_at REAL NOT NULL,
+        finished_at REAL,
+        error TEXT NOT NULL,
+        answer BLOB
+    )""",
+    "CREATE INDEX runs_by_start ON runs (started_at)",
+    """
+    CREATE TABLE run_usage (
+        run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+        model TEXT NOT NULL,
+        calls INTEGER NOT NULL,
+        failed_calls INTEGER NOT NULL,
+        stored_calls INTEGER NOT NULL,
+        tokens_in INTEGER NOT NULL,
+        tokens_cached INTEGER NOT NULL,
+        tokens_out INTEGER NOT NULL,
+        cost_usd REAL,
+        seconds REAL NOT NULL,
+        estimated INTEGER NOT NULL,
+        PRIMARY KEY (run, model)
+    ) WITHOUT ROWID""",
+)
+NOTES_AND_EVENTS: tuple[str, ...] = (
+    # Notes and fields are packed JSON. `name` is the run's own: `read/0017`.
+    """
+    CREATE TABLE notes (
+        run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        note BLOB NOT NULL,
+        PRIMARY KEY (run, name)
+    ) WITHOUT ROWID""",
+    """
+    CREATE TABLE events (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+        at REAL NOT NULL,
+        kind TEXT NOT NULL,
+        fields BLOB NOT NULL
+    )""",
+    "CREATE INDEX events_by_run ON events (run)",
+)
+
+
 def _calls_and_runs(connection: sqlite3.Connection) -> None:
     for statement in (
-        # `answer` is packed JSON: text, reasoning, logprobs. What was asked is in the key only.
-        """
-        CREATE TABLE calls (
-            key TEXT PRIMARY KEY,
-            model TEXT NOT NULL,
-            base_url TEXT NOT NULL,
-            prompt TEXT NOT NULL,
-            created_at REAL NOT NULL,
-            used_at REAL NOT NULL,
-            tokens_in INTEGER NOT NULL,
-            tokens_cached INTEGER NOT NULL,
-            tokens_out INTEGER NOT NULL,
-            estimated INTEGER NOT NULL,
-            finish TEXT NOT NULL,
-            served_by TEXT NOT NULL,
-            answer BLOB NOT NULL
-        )""",
-        "CREATE INDEX calls_by_use ON calls (used_at)",
-        # Calls that some process is making just now.
-        "CREATE TABLE leases (key TEXT PRIMARY KEY, owner TEXT NOT NULL, expires_at REAL NOT NULL) WITHOUT ROWID",
-        # `budget`, `documents` and `answer` are JSON, the latter packed.
-        """
-        CREATE TABLE runs (
-            id TEXT PRIMARY KEY,
-            question TEXT NOT NULL,
-            workflow TEXT NOT NULL,
-            model TEXT NOT NULL,
-            documents TEXT NOT NULL,
-            budget TEXT NOT NULL,
-            owner TEXT NOT NULL,
-            status TEXT NOT NULL,
-            started_at REAL NOT NULL,
-            finished_at REAL,
-            error TEXT NOT NULL,
-            answer BLOB
-        )""",
-        "CREATE INDEX runs_by_start ON runs (started_at)",
-        """
-        CREATE TABLE run_usage (
-            run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
-            model TEXT NOT NULL,
-            calls INTEGER NOT NULL,
-            failed_calls INTEGER NOT NULL,
-            stored_calls INTEGER NOT NULL,
-            tokens_in INTEGER NOT NULL,
-            tokens_cached INTEGER NOT NULL,
-            tokens_out INTEGER NOT NULL,
-            cost_usd REAL,
-            seconds REAL NOT NULL,
-            estimated INTEGER NOT NULL,
-            PRIMARY KEY (run, model)
-        ) WITHOUT ROWID""",
+        *CALLS_AND_RUNS,
         "CREATE TABLE memos (key TEXT PRIMARY KEY, value TEXT NOT NULL, expires_at REAL NOT NULL) WITHOUT ROWID",
     ):
         connection.execute(statement)
@@ -136,23 +161,7 @@ def _calls_and_runs(connection: sqlite3.Connection) -> None:
 
 def _notes_and_events(connection: sqlite3.Connection) -> None:
     for statement in (
-        # Notes and fields are packed JSON. `name` is the run's own: `read/0017`.
-        """
-        CREATE TABLE notes (
-            run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
-            name TEXT NOT NULL,
-            note BLOB NOT NULL,
-            PRIMARY KEY (run, name)
-        ) WITHOUT ROWID""",
-        """
-        CREATE TABLE events (
-            number INTEGER PRIMARY KEY AUTOINCREMENT,
-            run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
-            at REAL NOT NULL,
-            kind TEXT NOT NULL,
-            fields BLOB NOT NULL
-        )""",
-        "CREATE INDEX events_by_run ON events (run)",
+        *NOTES_AND_EVENTS,
         # Trees of summaries over documents, built once: one node a row, `node` packed JSON.
         """
         CREATE TABLE trees (
@@ -225,7 +234,7 @@ def _evaluations(connection: sqlite3.Connection) -> None:
 
 
 def _jobs(connection: sqlite3.Connection) -> None:
-    for statement in job_tables():
+    for statement in JOBS:
         connection.execute(statement)
 
 
