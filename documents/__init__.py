@@ -21,6 +21,7 @@ from lcdoc.documents.limits import Limits
 if TYPE_CHECKING:
     from lcdoc.documents.folders import FileChoice, find_files
     from lcdoc.documents.loading import load, load_bytes
+    from lcdoc.documents.pool import ParserPool
 
 __all__ = [
     "Box",
@@ -35,6 +36,7 @@ __all__ = [
     "NotFoundError",
     "Page",
     "ParserCrashError",
+    "ParserPool",
     "PasswordError",
     "Section",
     "Source",
@@ -47,7 +49,13 @@ __all__ = [
 ]
 
 # The parser's process imports this package too, and starts sooner without what only its parent needs.
-_LATER = {"FileChoice": "folders", "find_files": "folders", "load": "loading", "load_bytes": "loading"}
+_LATER = {
+    "FileChoice": "folders",
+    "ParserPool": "pool",
+    "find_files": "folders",
+    "load": "loading",
+    "load_bytes": "loading",
+}
 
 
 def __getattr__(name: str) -> Any:

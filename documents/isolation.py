@@ -17,27 +17,20 @@ from typing import IO, Any
 from lcdoc.documents import errors
 from lcdoc.documents.builder import Job
 from lcdoc.documents.errors import LimitError, ParserCrashError
+from lcdoc.documents.pool_stop import Stop
 
 _log = logging.getLogger(__name__)
-_MAX_STDERR = 64_000
+MAX_NOISE_BYTES = 64_000
 _END = b""
 
 
-def run_parser(task: str, job: Job, **options: Any) -> dict[str, Any]:
+def run_parser(task: str, job: Job, *, stop: Stop | None = None, **options: Any) -> dict[str, Any]:
     """Run `task` (`read`, `boxes` or `render`) on `job` in a child process and return its result.
 
-    Raises the DocumentError the child reports, LimitError when time runs out, ParserCrashError when the child dies.
-    The child never outlives the call.
+    Raises the DocumentError the child reports, LimitError when time runs out, ParserCrashError when the child dies,
+    StoppedError when `stop` is set. The child never outlives the call.
     """
-    header = {
-        "task": task,
-        "name": job.name,
-        "size": len(job.data),
-        "media_type": job.media_type,
-        "password": job.password,
-        "limits": asdict(job.limits),
-        "options": options,
-    }
+    request = request_line(task, job, options)
     # -P keeps the working directory, which may hold anything, off the child's import path.
     command = [sys.executable, "-P", "-m", "lcdoc.documents.parser_process"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -45,15 +38,20 @@ def run_parser(task: str, job: Job, **options: Any) -> dict[str, Any]:
     lines: queue.Queue[bytes] = queue.Queue()
     noise: list[bytes] = []
     threads = [
-        threading.Thread(target=_feed, args=(process.stdin, json.dumps(header).encode() + b"\n", job.data)),
+        threading.Thread(target=_feed, args=(process.stdin, request, job.data)),
         threading.Thread(target=_drain, args=(process.stdout, lines)),
         threading.Thread(target=_collect, args=(process.stderr, noise)),
     ]
     for thread in threads:
         thread.daemon = True
         thread.start()
+    stop = stop or Stop()
     try:
-        return _listen(process, lines, noise, job)
+        with stop.calls(process.kill):
+            return _listen(process, lines, noise, job)
+    except ParserCrashError:
+        stop.check()
+        raise
     finally:
         process.kill()
         process.wait()
@@ -62,6 +60,62 @@ def run_parser(task: str, job: Job, **options: Any) -> dict[str, Any]:
         for stream in (process.stdout, process.stderr):
             with contextlib.suppress(OSError):
                 stream.close()
+
+
+def request_line(task: str, job: Job, options: dict[str, Any]) -> bytes:
+    """What a parser's process is told before the file's bytes."""
+    request = {
+        "task": task,
+        "name": job.name,
+        "size": len(job.data),
+        "media_type": job.media_type,
+        "password": job.password,
+        "limits": asdict(job.limits),
+        "options": options,
+    }
+    return json.dumps(request).encode() + b"\n"
+
+
+def heard(line: bytes, job: Job) -> dict[str, Any] | None:
+    """What a line from a parser's process says: the result, or None after telling `job.progress`.
+
+    Raises the DocumentError it reports.
+    """
+    message = json.loads(line)
+    if "progress" in message:
+        job.progress(*message["progress"])
+        return None
+    if "error" in message:
+        kind, problem, remedy = message["error"]
+        raise getattr(errors, kind)(job.name, problem, remedy)
+    result: dict[str, Any] = message["result"]
+    return result
+
+
+def overtime(job: Job) -> LimitError:
+    """A parser took too long by the clock."""
+    return LimitError(
+        job.name,
+        f"parsing took longer than {job.limits.max_seconds:g} s",
+        "raise Limits.max_seconds, or repair the file by printing it to a new PDF",
+    )
+
+
+def crash(job: Job, status: int, noise: bytes) -> ParserCrashError | LimitError:
+    """A parser ended without an answer, with this exit status (negative: the signal) after printing `noise`."""
+    said = noise.decode("utf-8", "replace").strip()
+    if said:
+        _log.debug("parser process said:\n%s", said)
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            name = signal.Signals(-status).name
+            if name == "SIGXCPU":
+                return LimitError(job.name, "parsing used too much processor time", "raise Limits.max_seconds")
+            return ParserCrashError(
+                job.name, f"the parser crashed ({name})", "print the file to a new PDF and try that"
+            )
+    last = said.splitlines()[-1][:200] if said else f"exit status {status}"
+    return ParserCrashError(job.name, f"the parser failed ({last})", "try --debug, or convert the file")
 
 
 def _feed(stream: IO[bytes], header: bytes, data: bytes) -> None:
@@ -83,7 +137,7 @@ def _collect(stream: IO[bytes], noise: list[bytes]) -> None:
     with contextlib.suppress(OSError, ValueError):
         for line in stream:
             size += len(line)
-            if size <= _MAX_STDERR:
+            if size <= MAX_NOISE_BYTES:
                 noise.append(line)
 
 
@@ -95,36 +149,8 @@ def _listen(
         try:
             line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
-            raise LimitError(
-                job.name,
-                f"parsing took longer than {job.limits.max_seconds:g} s",
-                "raise Limits.max_seconds, or repair the file by printing it to a new PDF",
-            ) from None
+            raise overtime(job) from None
         if line == _END:
-            raise _crash(process, noise, job)
-        message = json.loads(line)
-        if "progress" in message:
-            job.progress(*message["progress"])
-        elif "error" in message:
-            kind, problem, remedy = message["error"]
-            raise getattr(errors, kind)(job.name, problem, remedy)
-        else:
-            result: dict[str, Any] = message["result"]
+            raise crash(job, process.wait(), b"".join(noise))
+        if (result := heard(line, job)) is not None:
             return result
-
-
-def _crash(process: subprocess.Popen[bytes], noise: list[bytes], job: Job) -> ParserCrashError | LimitError:
-    status = process.wait()
-    said = b"".join(noise).decode("utf-8", "replace").strip()
-    if said:
-        _log.debug("parser process said:\n%s", said)
-    if status < 0:
-        with contextlib.suppress(ValueError):
-            name = signal.Signals(-status).name
-            if name == "SIGXCPU":
-                return LimitError(job.name, "parsing used too much processor time", "raise Limits.max_seconds")
-            return ParserCrashError(
-                job.name, f"the parser crashed ({name})", "print the file to a new PDF and try that"
-            )
-    last = said.splitlines()[-1][:200] if said else f"exit status {status}"
-    return ParserCrashError(job.name, f"the parser failed ({last})", "try --debug, or convert the file")

@@ -1,8 +1,9 @@
-"""The process that parses. It reads one request from standard input, answers on standard output, and ends.
+"""The process that parses. It reads one request, answers it, and ends.
 
 Parsers of untrusted files are native code that may crash, hang or eat memory. Here that costs a process, not the
 command. The request is a line of JSON followed by the file's bytes; the answer is lines of JSON: progress, then one
-result or one error. Run as `python -m lcdoc.documents.parser_process`; `isolation.py` is the other end.
+result or one error. Run as `python -m lcdoc.documents.parser_process` it serves standard input and output, and
+`isolation.py` is the other end; processes forked by `pool_template.py` serve a socket.
 """
 
 from __future__ import annotations
@@ -79,16 +80,11 @@ def _send(stream: BinaryIO, message: dict[str, Any]) -> None:
     stream.flush()
 
 
-def main() -> int:
+def serve(source: BinaryIO, sink: BinaryIO) -> None:
     """Serve one request. Errors of the document travel as values; anything else is a crash and shows in the status."""
-    source, sink = sys.stdin.buffer, sys.stdout.buffer
-    # Nothing a library prints may end up among the answers.
-    sys.stdout = sys.stderr
     request = json.loads(source.readline())
     limits = Limits(**request["limits"])
     _bound_resources(limits)
-    # The process ends with its one document: looking for garbage would only cost time.
-    gc.disable()
     job = Job(
         name=request["name"],
         data=source.read(request["size"]),
@@ -107,6 +103,16 @@ def main() -> int:
         _send(sink, {"error": ["CorruptFileError", "it is nested too deeply", "check that it is the right file"]})
     else:
         _send(sink, {"result": result})
+
+
+def main() -> int:
+    """Serve standard input and output."""
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    # Nothing a library prints may end up among the answers.
+    sys.stdout = sys.stderr
+    # The process ends with its one document: looking for garbage would only cost time.
+    gc.disable()
+    serve(source, sink)
     return 0
 
 

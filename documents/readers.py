@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import Protocol, cast
 
@@ -41,6 +42,7 @@ def reader_for(media_type: str) -> ReaderModule:
     return cast(ReaderModule, import_module(f"lcdoc.documents.{_MODULES[media_type]}"))
 
 
+@cache
 def reader_version(media_type: str) -> str:
     """Version of the reader and of the normal form: a document read by another version is another document."""
     return f"{reader_for(media_type).version()}.{NORMAL_FORM}"
