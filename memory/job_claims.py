@@ -27,9 +27,6 @@ class Claimant:
     worker: str
     until: float
 
-    def lease(self) -> Lease:
-        return Lease(secrets.token_hex(8), self.worker, self.until)
-
 
 def claim_tasks(change: JobChange, claimant: Claimant, most: int, prefer: Collection[int]) -> list[TaskWork]:
     """Take up to `most` tasks: see `Jobs.claim`."""
@@ -39,14 +36,8 @@ def claim_tasks(change: JobChange, claimant: Claimant, most: int, prefer: Collec
     taken: list[TaskWork] = []
     for document in sorted(set(prefer)):
         taken += _take(change, claimant, document, most - len(taken))
-    if len(taken) < most:
-        others = change.execute(
-            "SELECT number FROM job_documents WHERE job = ? AND waiting > 0 ORDER BY running, number LIMIT ?",
-            change.job,
-            most - len(taken),
-        ).fetchall()
-        for (document,) in others:
-            taken += _take(change, claimant, document, most - len(taken))
+    for document in _open_documents(change, most - len(taken)):
+        taken += _take(change, claimant, document, most - len(taken))
     if not taken and not holds:
         last = change.execute(
             "SELECT document FROM job_tasks WHERE job = ? AND state = 'alone' ORDER BY document, task LIMIT 1",
@@ -62,23 +53,22 @@ def claim_document(change: JobChange, claimant: Claimant, ahead: int | None) -> 
     may_have, holds = _holding(change, claimant.worker)
     if not may_have or (ahead is not None and _unbegun(change, ahead) >= ahead):
         return None
-    row = _next_document(change, "waiting") or (None if holds else _next_document(change, "alone"))
-    if row is None:
+    number = _next_document(change, "waiting")
+    if number is None and not holds:
+        number = _next_document(change, "alone")
+    if number is None:
         return None
-    number, path, attempts = row
-    lease = claimant.lease()
-    change.execute(
-        "UPDATE job_documents SET state = 'preparing', token = ?, worker = ?, until = ?, attempts = ?"
-        " WHERE job = ? AND number = ?",
-        lease.token,
-        lease.worker,
-        lease.until,
-        attempts + 1,
+    path, attempt = change.execute(
+        "UPDATE job_documents SET state = 'preparing', worker = ?, attempts = attempts + 1"
+        " WHERE job = ? AND number = ? RETURNING path, attempts",
+        claimant.worker,
         change.job,
         number,
-    )
+    ).fetchone()
     change.add(preparing=1)
-    return DocumentWork(change.job, number, path_from_text(path), attempts + 1, lease)
+    return DocumentWork(
+        change.job, number, path_from_text(path), attempt, _leased(change, claimant, (number, 0), attempt)
+    )
 
 
 def put_off(change: JobChange, tokens: Sequence[str], until: float) -> set[str]:
@@ -86,24 +76,30 @@ def put_off(change: JobChange, tokens: Sequence[str], until: float) -> set[str]:
     holding: set[str] = set()
     for start in range(0, len(tokens), _TOGETHER):
         some = tokens[start : start + _TOGETHER]
-        for table, state in (("job_tasks", "running"), ("job_documents", "preparing")):
-            rows = change.execute(
-                f"UPDATE {table} SET until = ? WHERE job = ? AND state = '{state}'"
-                f" AND token IN ({', '.join('?' * len(some))}) RETURNING token",
-                until,
-                change.job,
-                *some,
-            ).fetchall()
-            holding.update(token for (token,) in rows)
+        rows = change.execute(
+            "UPDATE job_leases SET until = ?"
+            f" WHERE job = ? AND token IN ({', '.join('?' * len(some))}) RETURNING token",
+            until,
+            change.job,
+            *some,
+        ).fetchall()
+        holding.update(token for (token,) in rows)
     return holding
+
+
+def end_lease(change: JobChange, token: str) -> bool:
+    """End the lease that this token is of; False where it is lost: whoever holds it has no more to say."""
+    return bool(change.execute("DELETE FROM job_leases WHERE job = ? AND token = ?", change.job, token).rowcount)
 
 
 def give_back(change: JobChange, work: Work) -> None:
     """Make it free at once, as if it had not been begun. Nothing happens where the lease is lost."""
+    if not end_lease(change, work.lease.token):
+        return
     if isinstance(work, TaskWork):
-        _free_task(change, (work.document, work.task), work.lease.token, work.attempt - 1)
+        _free_task(change, work.document, work.task, work.attempt - 1)
     else:
-        _free_document(change, work.number, work.lease.token, work.attempt - 1)
+        _free_document(change, work.number, work.attempt - 1)
 
 
 def take_over(change: JobChange, workers: Collection[str], *, died: bool = True) -> None:
@@ -111,145 +107,138 @@ def take_over(change: JobChange, workers: Collection[str], *, died: bool = True)
 
     `died` False: the workers end of their own accord, and what they were at is as if it had not been begun.
     """
-    which = "until < ?" + (f" OR worker IN ({', '.join('?' * len(workers))})" if workers else "")
-    reason = f"given up: {change.attempts} times its worker ended, or was not heard of, while at it"
-    lost = End(error=reason)
-    for document, task, token, attempts, worker in change.execute(
-        "SELECT document, task, token, attempts, worker FROM job_tasks"
-        f" WHERE job = ? AND state = 'running' AND ({which})",
+    lost = End(f"given up: {change.attempts} times its worker ended, or was not heard of, while at it")
+    for token, document, task, attempt, worker in change.execute(
+        "SELECT token, document, task, attempt, worker FROM job_leases WHERE job = ? AND until < ? UNION"
+        " SELECT token, document, task, attempt, worker FROM job_leases"
+        f" WHERE job = ? AND worker IN ({', '.join('?' * len(workers)) or 'NULL'}) ORDER BY 2, 3",
         change.job,
         change.now,
-        *workers,
-    ).fetchall():
-        if not died and worker in workers:
-            _free_task(change, (document, task), token, attempts - 1)
-        elif attempts < change.attempts:
-            _free_task(change, (document, task), token, attempts)
-        else:
-            end_task(change, (document, task), token, lost)
-    for number, token, attempts, worker in change.execute(
-        "SELECT number, token, attempts, worker FROM job_documents"
-        f" WHERE job = ? AND state = 'preparing' AND ({which})",
         change.job,
-        change.now,
         *workers,
     ).fetchall():
-        if not died and worker in workers:
-            _free_document(change, number, token, attempts - 1)
-        elif attempts < change.attempts:
-            _free_document(change, number, token, attempts)
+        end_lease(change, token)
+        counted = attempt if died or worker not in workers else attempt - 1
+        if counted < change.attempts:
+            if task:
+                _free_task(change, document, task, counted)
+            else:
+                _free_document(change, document, counted)
+        elif task:
+            end_task(change, document, task, lost)
         else:
-            fail_document(change, number, token, lost)
+            fail_document(change, document, lost)
 
 
 def _holding(change: JobChange, worker: str) -> tuple[bool, bool]:
     """Whether the worker may have more, and whether it holds anything."""
-    held = change.execute(
-        "SELECT attempts FROM job_tasks WHERE job = ? AND state = 'running' AND worker = ? UNION ALL"
-        " SELECT attempts FROM job_documents WHERE job = ? AND state = 'preparing' AND worker = ?",
-        change.job,
-        worker,
-        change.job,
-        worker,
-    ).fetchall()
-    return all(attempts < max(2, change.attempts) for (attempts,) in held), bool(held)
+    held = change.execute("SELECT attempt FROM job_leases WHERE job = ? AND worker = ?", change.job, worker).fetchall()
+    return all(attempt < max(2, change.attempts) for (attempt,) in held), bool(held)
 
 
 def _take(change: JobChange, claimant: Claimant, document: int, most: int, state: str = "waiting") -> list[TaskWork]:
     """Take up to `most` tasks of one document."""
-    rows = change.execute(
-        f"SELECT task, attempts FROM job_tasks WHERE job = ? AND document = ? AND state = '{state}'"
-        " ORDER BY task LIMIT ?",
+    tasks = change.execute(
+        f"SELECT task FROM job_tasks WHERE job = ? AND state = '{state}' AND document = ? ORDER BY task LIMIT ?",
         change.job,
         document,
         max(0, most),
     ).fetchall()
-    if not rows:
+    if not tasks:
         return []
     path, document_id = change.execute(
         "UPDATE job_documents SET waiting = waiting - ?, running = running + ? WHERE job = ? AND number = ?"
         " RETURNING path, document_id",
-        len(rows) if state == "waiting" else 0,
-        len(rows),
+        len(tasks) if state == "waiting" else 0,
+        len(tasks),
         change.job,
         document,
     ).fetchone()
-    change.add(running=len(rows))
-    taken = [
-        TaskWork(
-            job=change.job,
-            document=document,
-            path=path_from_text(path),
-            document_id=document_id,
-            task=task,
-            attempt=attempts + 1,
-            lease=claimant.lease(),
-        )
-        for task, attempts in rows
-    ]
-    change.connection.executemany(
-        "UPDATE job_tasks SET state = 'running', token = ?, worker = ?, until = ?, attempts = ?"
-        " WHERE job = ? AND document = ? AND task = ?",
-        [
-            (work.lease.token, work.lease.worker, work.lease.until, work.attempt, change.job, document, work.task)
-            for work in taken
-        ],
-    )
+    change.add(running=len(tasks))
+    taken: list[TaskWork] = []
+    for (task,) in tasks:
+        (attempt,) = change.execute(
+            "UPDATE job_tasks SET state = 'running', worker = ?, attempts = attempts + 1"
+            " WHERE job = ? AND document = ? AND task = ? RETURNING attempts",
+            claimant.worker,
+            change.job,
+            document,
+            task,
+        ).fetchone()
+        lease = _leased(change, claimant, (document, task), attempt)
+        taken.append(TaskWork(change.job, document, path_from_text(path), document_id, task, attempt, lease))
     return taken
 
 
-def _next_document(change: JobChange, state: str) -> tuple[int, str, int] | None:
-    row: tuple[int, str, int] | None = change.execute(
-        f"SELECT number, path, attempts FROM job_documents WHERE job = ? AND state = '{state}' ORDER BY number LIMIT 1",
+def _leased(change: JobChange, claimant: Claimant, what: tuple[int, int], attempt: int) -> Lease:
+    lease = Lease(secrets.token_hex(8), claimant.worker, claimant.until)
+    change.execute(
+        "INSERT INTO job_leases (job, token, document, task, attempt, worker, until) VALUES (?, ?, ?, ?, ?, ?, ?)",
         change.job,
-    ).fetchone()
-    return row
+        lease.token,
+        *what,
+        attempt,
+        lease.worker,
+        lease.until,
+    )
+    return lease
+
+
+def _open_documents(change: JobChange, most: int) -> list[int]:
+    """Documents with tasks that wait, those first of which the fewest run."""
+    rows = change.execute(
+        "SELECT number FROM job_documents WHERE job = ? AND waiting > 0 ORDER BY running, number LIMIT ?",
+        change.job,
+        max(0, most),
+    ).fetchall()
+    return [number for (number,) in rows]
 
 
 def _unbegun(change: JobChange, most: int) -> int:
     """How many documents are ready that nobody works at, counted up to `most`."""
-    (number,) = change.execute(
-        "SELECT count(*) FROM"
-        " (SELECT number FROM job_documents WHERE job = ? AND waiting > 0 AND running = 0 LIMIT ?) AS unbegun",
+    rows = change.execute(
+        "SELECT running FROM job_documents WHERE job = ? AND waiting > 0 ORDER BY running, number LIMIT ?",
         change.job,
         most,
+    ).fetchall()
+    return sum(not running for (running,) in rows)
+
+
+def _next_document(change: JobChange, state: str) -> int | None:
+    row = change.execute(
+        f"SELECT number FROM job_documents WHERE job = ? AND state = '{state}' ORDER BY number LIMIT 1", change.job
     ).fetchone()
-    return int(number)
+    return None if row is None else int(row[0])
 
 
-def _free_task(change: JobChange, which: tuple[int, int], token: str, attempts: int) -> None:
+def _free_task(change: JobChange, document: int, task: int, attempts: int) -> None:
     state = _free_state(change, attempts)
-    changed = change.execute(
-        "UPDATE job_tasks SET state = ?, token = '', until = 0, attempts = ?"
-        " WHERE job = ? AND document = ? AND task = ? AND token = ? AND state = 'running'",
+    change.execute(
+        "UPDATE job_tasks SET state = ?, attempts = ? WHERE job = ? AND document = ? AND task = ?",
         state,
         attempts,
         change.job,
-        *which,
-        token,
-    ).rowcount
-    if changed:
-        change.execute(
-            "UPDATE job_documents SET running = running - 1, waiting = waiting + ? WHERE job = ? AND number = ?",
-            1 if state == "waiting" else 0,
-            change.job,
-            which[0],
-        )
-        change.add(running=-1)
+        document,
+        task,
+    )
+    change.execute(
+        "UPDATE job_documents SET running = running - 1, waiting = waiting + ? WHERE job = ? AND number = ?",
+        1 if state == "waiting" else 0,
+        change.job,
+        document,
+    )
+    change.add(running=-1)
 
 
-def _free_document(change: JobChange, number: int, token: str, attempts: int) -> None:
-    changed = change.execute(
-        "UPDATE job_documents SET state = ?, token = '', until = 0, attempts = ?"
-        " WHERE job = ? AND number = ? AND token = ? AND state = 'preparing'",
+def _free_document(change: JobChange, number: int, attempts: int) -> None:
+    change.execute(
+        "UPDATE job_documents SET state = ?, attempts = ? WHERE job = ? AND number = ?",
         _free_state(change, attempts),
         attempts,
         change.job,
         number,
-        token,
-    ).rowcount
-    if changed:
-        change.add(preparing=-1)
+    )
+    change.add(preparing=-1)
 
 
 def _free_state(change: JobChange, attempts: int) -> str:

@@ -45,21 +45,17 @@ class End:
     usage: ModelUsage = field(default_factory=ModelUsage)
 
 
-def make_ready(change: JobChange, number: int, token: str, prepared: Prepared) -> bool:
-    """A document was prepared: its tasks wait from here on. False where the lease was lost."""
-    changed = change.execute(
-        "UPDATE job_documents SET state = 'ready', token = '', until = 0, waiting = ?, document_id = ?, name = ?,"
-        " pages = ?, characters = ?, seconds = ?, ended_at = ?"
-        " WHERE job = ? AND number = ? AND token = ? AND state = 'preparing'",
+def make_ready(change: JobChange, number: int, prepared: Prepared) -> None:
+    """A document was prepared: its tasks wait from here on. Its lease has been ended."""
+    change.execute(
+        "UPDATE job_documents SET state = 'ready', waiting = ?, document_id = ?, name = ?, pages = ?, characters = ?,"
+        " seconds = ?, ended_at = ? WHERE job = ? AND number = ?",
         change.tasks,
         *astuple(prepared),
         change.now,
         change.job,
         number,
-        token,
-    ).rowcount
-    if not changed:
-        return False
+    )
     change.connection.executemany(
         "INSERT INTO job_tasks (job, document, task, state) VALUES (?, ?, ?, 'waiting')",
         [(change.job, number, task) for task in range(1, change.tasks + 1)],
@@ -71,50 +67,48 @@ def make_ready(change: JobChange, number: int, token: str, prepared: Prepared) -
         characters=prepared.characters,
         reading_s=prepared.seconds,
     )
-    return True
 
 
-def fail_document(change: JobChange, number: int, token: str, end: End) -> bool:
-    """A document cannot be prepared: all its tasks have failed. False where the lease was lost."""
-    row = change.execute(
-        "UPDATE job_documents SET state = 'failed', token = '', until = 0, error = ?, seconds = ?, ended_at = ?"
-        " WHERE job = ? AND number = ? AND token = ? AND state = 'preparing' RETURNING worker, attempts",
+def fail_document(change: JobChange, number: int, end: End) -> None:
+    """A document cannot be prepared: all its tasks have failed. Its lease has been ended."""
+    worker, attempts = change.execute(
+        "UPDATE job_documents SET state = 'failed', error = ?, seconds = ?, ended_at = ?"
+        " WHERE job = ? AND number = ? RETURNING worker, attempts",
         end.error,
         end.seconds,
         change.now,
         change.job,
         number,
-        token,
     ).fetchone()
-    if row is None:
-        return False
     tasks = range(1, change.tasks + 1)
     change.connection.executemany(
         "INSERT INTO job_tasks (job, document, task, state, worker, attempts, error)"
         " VALUES (?, ?, ?, 'failed', ?, ?, ?)",
-        [(change.job, number, task, *row, end.error) for task in tasks],
+        [(change.job, number, task, worker, attempts, end.error) for task in tasks],
     )
     last = change.add(preparing=-1, unreadable=1, failed=change.tasks, sequence=change.tasks, reading_s=end.seconds)
     change.connection.executemany(
         _INSERT, [(change.job, number, task, last - change.tasks + task, change.now, b"") for task in tasks]
     )
-    return True
 
 
-def end_task(change: JobChange, which: tuple[int, int], token: str, end: End) -> bool:
-    """A document's task is done, or has failed. False where the lease was lost: then nothing is written."""
-    changed = change.execute(
-        "UPDATE job_tasks SET state = ?, token = '', until = 0, seconds = ?, error = ?"
-        " WHERE job = ? AND document = ? AND task = ? AND token = ? AND state = 'running'",
+def end_task(change: JobChange, document: int, task: int, end: End) -> None:
+    """A document's task is done, or has failed. Its lease has been ended."""
+    change.execute(
+        "UPDATE job_tasks SET state = ?, seconds = ?, error = ? WHERE job = ? AND document = ? AND task = ?",
         "failed" if end.error else "done",
         end.seconds,
         end.error,
         change.job,
-        *which,
-        token,
-    ).rowcount
-    if not changed:
-        return False
+        document,
+        task,
+    )
+    change.execute(
+        "UPDATE job_documents SET running = running - 1, seconds = seconds + ? WHERE job = ? AND number = ?",
+        end.seconds,
+        change.job,
+        document,
+    )
     usage = end.usage
     sequence = change.add(
         running=-1,
@@ -133,14 +127,7 @@ def end_task(change: JobChange, which: tuple[int, int], token: str, end: End) ->
         calls_s=usage.seconds,
         estimated=1 if usage.estimated else 0,
     )
-    change.execute(_INSERT, change.job, *which, sequence, change.now, end.result)
-    change.execute(
-        "UPDATE job_documents SET running = running - 1, seconds = seconds + ? WHERE job = ? AND number = ?",
-        end.seconds,
-        change.job,
-        which[0],
-    )
-    return True
+    change.execute(_INSERT, change.job, document, task, sequence, change.now, end.result)
 
 
 def packed_row(row: Any) -> bytes:

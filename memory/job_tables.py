@@ -2,9 +2,9 @@
 
 What has been released is not edited: a change is a step of its own in `lcdoc.memory.migrations`.
 
-`token`, `worker` and `until` are the lease of a row that somebody works at. A document's tasks have rows from the time
-it is ready, or has failed: a folder of a million costs a million rows, not a million times its questions, before
-anything is read. `alone` is a row that waits for the last attempt it has: see `lcdoc.memory.job_claims`.
+A document's tasks have rows from the time it is ready, or has failed: before anything is read, a folder of a million
+costs a million rows, not that many times its questions. What is worked at has a row among the leases, which are few.
+A row in the state `alone` waits for the last attempt it has: see `lcdoc.memory.job_claims`.
 """
 
 from __future__ import annotations
@@ -77,16 +77,14 @@ JOBS: tuple[str, ...] = (
         calls_s REAL NOT NULL DEFAULT 0,
         estimated INTEGER NOT NULL DEFAULT 0
     ) WITHOUT ROWID""",
-    # `waiting` and `running` count its tasks; `reading_s` is what preparing it took, `seconds` its tasks included.
+    # `waiting` and `running` count its tasks; `seconds` is what it took, its tasks included; `worker` who had it last.
     """
     CREATE TABLE job_documents (
         job TEXT NOT NULL REFERENCES jobs (id),
         number INTEGER NOT NULL,
         path TEXT NOT NULL,
         state TEXT NOT NULL DEFAULT 'waiting',
-        token TEXT NOT NULL DEFAULT '',
         worker TEXT NOT NULL DEFAULT '',
-        until REAL NOT NULL DEFAULT 0,
         attempts INTEGER NOT NULL DEFAULT 0,
         waiting INTEGER NOT NULL DEFAULT 0,
         running INTEGER NOT NULL DEFAULT 0,
@@ -100,9 +98,7 @@ JOBS: tuple[str, ...] = (
         PRIMARY KEY (job, number),
         UNIQUE (job, path)
     ) WITHOUT ROWID""",
-    "CREATE INDEX job_documents_waiting ON job_documents (job, number) WHERE state = 'waiting'",
-    "CREATE INDEX job_documents_alone ON job_documents (job, number) WHERE state = 'alone'",
-    "CREATE INDEX job_documents_leased ON job_documents (job, until, worker, attempts) WHERE state = 'preparing'",
+    "CREATE INDEX job_documents_by_state ON job_documents (job, state, number)",
     "CREATE INDEX job_documents_open ON job_documents (job, running, number) WHERE waiting > 0",
     "CREATE INDEX job_documents_by_seconds ON job_documents (job, seconds)",
     "CREATE INDEX job_documents_in_time ON job_documents (job, ended_at) WHERE ended_at > 0",
@@ -112,18 +108,29 @@ JOBS: tuple[str, ...] = (
         document INTEGER NOT NULL,
         task INTEGER NOT NULL,
         state TEXT NOT NULL,
-        token TEXT NOT NULL DEFAULT '',
         worker TEXT NOT NULL DEFAULT '',
-        until REAL NOT NULL DEFAULT 0,
         attempts INTEGER NOT NULL DEFAULT 0,
         seconds REAL NOT NULL DEFAULT 0,
         error TEXT NOT NULL DEFAULT '',
         PRIMARY KEY (job, document, task),
         FOREIGN KEY (job, document) REFERENCES job_documents (job, number)
     ) WITHOUT ROWID""",
-    "CREATE INDEX job_tasks_waiting ON job_tasks (job, document, task) WHERE state = 'waiting'",
-    "CREATE INDEX job_tasks_alone ON job_tasks (job, document, task) WHERE state = 'alone'",
-    "CREATE INDEX job_tasks_leased ON job_tasks (job, until, worker, attempts) WHERE state = 'running'",
+    "CREATE INDEX job_tasks_by_state ON job_tasks (job, state, document, task)",
+    # `task` 0 is the preparing of the document; `attempt`, the how many-th of it.
+    """
+    CREATE TABLE job_leases (
+        job TEXT NOT NULL,
+        token TEXT NOT NULL,
+        document INTEGER NOT NULL,
+        task INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        worker TEXT NOT NULL,
+        until REAL NOT NULL,
+        PRIMARY KEY (job, token),
+        UNIQUE (job, document, task)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX job_leases_by_worker ON job_leases (job, worker, attempt)",
+    "CREATE INDEX job_leases_by_time ON job_leases (job, until)",
     # `result` is packed JSON; empty where nobody gave one. Rows are large: not kept in key order.
     """
     CREATE TABLE job_results (

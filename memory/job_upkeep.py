@@ -57,7 +57,12 @@ def remove(store: Store, job: str) -> None:
             for table, column in (("job_results", "document"), ("job_tasks", "document"), ("job_documents", "number")):
                 connection.execute(f"DELETE FROM {table} WHERE job = ? AND {column} > ?", (job, last - _TOGETHER))
             if last <= 0:
-                for table, column in (("job_workers", "job"), ("job_totals", "job"), ("jobs", "id")):
+                for table, column in (
+                    ("job_leases", "job"),
+                    ("job_workers", "job"),
+                    ("job_totals", "job"),
+                    ("jobs", "id"),
+                ):
                     connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (job,))
 
 
@@ -95,7 +100,12 @@ def _told(connection: Connection, job: str) -> dict[str, int]:
     waiting, running = connection.execute(
         "SELECT coalesce(sum(waiting), 0), coalesce(sum(running), 0) FROM job_documents WHERE job = ?", (job,)
     ).fetchone()
-    return dict(zip(_TOLD, row, strict=True)) | {"waiting at documents": waiting, "running at documents": running}
+    (leases,) = connection.execute("SELECT count(*) FROM job_leases WHERE job = ?", (job,)).fetchone()
+    return dict(zip(_TOLD, row, strict=True)) | {
+        "waiting at documents": waiting,
+        "running at documents": running,
+        "leases": leases,
+    }
 
 
 def _counted(connection: Connection, job: str) -> dict[str, int]:
@@ -111,6 +121,7 @@ def _counted(connection: Connection, job: str) -> dict[str, int]:
         "failed": tasks.get("failed", 0),
         "waiting at documents": tasks.get("waiting", 0),
         "running at documents": tasks.get("running", 0),
+        "leases": documents.get("preparing", 0) + tasks.get("running", 0),
     }
 
 

@@ -182,13 +182,17 @@ class Jobs(JobReading):
         """The document was prepared, in `seconds`: its tasks wait. False: the lease was lost, nothing was written."""
         prepared = Prepared(document_id, plain(name), pages, characters, seconds)
         with self._change(work.job) as change:
-            return job_results.make_ready(change, work.number, work.lease.token, prepared)
+            if held := job_claims.end_lease(change, work.lease.token):
+                job_results.make_ready(change, work.number, prepared)
+        return held
 
     def document_failed(self, work: DocumentWork, error: str, seconds: float) -> bool:
         """The document cannot be prepared: its tasks fail with this reason. False: the lease was lost."""
         end = End(plain(error) or "failed", seconds)
         with self._change(work.job) as change:
-            return job_results.fail_document(change, work.number, work.lease.token, end)
+            if held := job_claims.end_lease(change, work.lease.token):
+                job_results.fail_document(change, work.number, end)
+        return held
 
     def keep(
         self,
@@ -206,7 +210,9 @@ class Jobs(JobReading):
         """
         end = End(plain(error), seconds, job_results.packed_row(row), usage)
         with self._change(work.job) as change:
-            return job_results.end_task(change, (work.document, work.task), work.lease.token, end)
+            if held := job_claims.end_lease(change, work.lease.token):
+                job_results.end_task(change, work.document, work.task, end)
+        return held
 
     def give_back(self, works: Iterable[Work]) -> None:
         """Make work free for others at once, as if it had not been begun. Nothing happens to what was lost."""
