@@ -78,21 +78,27 @@ class Database:
                 connection.execute("ROLLBACK")
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
         """A connection inside a write transaction: committed at the end of the block, undone by any exception.
 
-        Not to be nested. Keep the block short: other writers wait for it.
+        Not to be nested. Keep the block short: other writers wait for it. Where it need not be `durable`, a power
+        failure may undo it after all, until a later one is; the death of the process does not.
         """
         with self._translated():
             connection = self._connection()
-            self._patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+            (level,) = connection.execute("PRAGMA synchronous").fetchone()
+            if not durable:
+                connection.execute("PRAGMA synchronous = NORMAL")
             try:
+                self._patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
                 yield connection
                 self._patiently(lambda: connection.execute("COMMIT"))
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+            finally:
+                connection.execute(f"PRAGMA synchronous = {level}")
 
     def claim(self, connection: sqlite3.Connection, key: str) -> None:
         """Nothing: here every transaction that writes waits for every other. See `lcdoc.memory.store`."""
@@ -100,6 +106,12 @@ class Database:
     def now(self, connection: sqlite3.Connection) -> float:
         """Unix time, by the clock of this machine: a file in SQLite is of one machine."""
         return time.time()
+
+    def relax(self) -> None:
+        """Sync at checkpoints only, in this thread: a power failure may lose the last commits, never the whole file."""
+        with self._translated():
+            # Possible outside a transaction only.
+            self._connection().execute("PRAGMA synchronous = NORMAL")
 
     def vacuum(self) -> None:
         """Give freed space back to the file system. Waits for the write lock like any writer."""

@@ -170,7 +170,7 @@ class Jobs(JobReading):
         All of them when the job was cancelled (give the work back then). `doing` is what the worker is at, for people.
         """
         wanted = set(tokens)
-        with self._change(job) as change:
+        with self._change(job, durable=False) as change:
             job_status.heard(change, worker, None if doing is None else plain(doing))
             if change.state == "cancelled":
                 return wanted
@@ -243,8 +243,8 @@ class Jobs(JobReading):
         self._end_worker(job, worker, died=True)
 
     @contextmanager
-    def _change(self, job: str) -> Iterator[JobChange]:
-        with self._store.write() as connection:
+    def _change(self, job: str, *, durable: bool = True) -> Iterator[JobChange]:
+        with self._store.write(durable=durable) as connection:
             self._store.claim(connection, job)
             row = connection.execute(
                 "SELECT state, tasks, attempts FROM jobs WHERE id = ? AND state <> 'removed'", (job,)
@@ -259,7 +259,8 @@ class Jobs(JobReading):
         with self._store.read() as connection:
             # Who is gone stays so: to know it needs no place in the transaction.
             gone = job_status.gone_workers(connection, job)
-        with self._change(job) as change:
+        # A claim that a power failure undoes has not been made: nobody is left who made it.
+        with self._change(job, durable=False) as change:
             job_claims.take_over(change, gone)
             yield change
 

@@ -1,4 +1,4 @@
-"""What the tables of jobs ask of a database, so that they may lie in a library's SQLite file or on a PostgreSQL server.
+"""What tables that machines may share ask of a database: to lie in a library's SQLite file, or on a PostgreSQL server.
 
 SQL here is what both understand: `?` for values, `ON CONFLICT`, `RETURNING`, truth values as integers.
 """
@@ -42,8 +42,11 @@ class Store(Protocol):
     def read(self) -> AbstractContextManager[Connection]:
         """A transaction that reads: everything is of one moment."""
 
-    def write(self) -> AbstractContextManager[Connection]:
-        """A transaction that writes: what it wrote outlives a power failure once the block has ended."""
+    def write(self, *, durable: bool = True) -> AbstractContextManager[Connection]:
+        """A transaction that writes. What it wrote outlives the process once the block has ended.
+
+        `durable`: a power failure too. Where it need not be, it costs less.
+        """
 
     def claim(self, connection: Any, key: str) -> None:
         """Wait until no other transaction that claimed `key` is under way; until this one ends, others wait.
@@ -54,3 +57,6 @@ class Store(Protocol):
 
     def now(self, connection: Any) -> float:
         """Unix time, by the one clock that all who use the database go by."""
+
+    def relax(self) -> None:
+        """This thread's commits need outlive its process only, not a power failure, where that makes them cheaper."""
