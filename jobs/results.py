@@ -5,13 +5,15 @@ A failure is a row too. Its `error` says why in one line, and everything that wa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lcdoc.jobs.job import Task
+from lcdoc.memory.job_records import ResultRow
 from lcdoc.workflows.answer import Answer, Usage
 
 SCHEMA = "lcdoc.result/1"
@@ -22,13 +24,18 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+def _writable(name: str) -> str:
+    """A file's name as text that can be written: what is no UTF-8 in it becomes a question mark."""
+    return name.encode("utf-8", "replace").decode()
+
+
 class ResultDocument(_Value):
     """The document that was asked."""
 
     number: int
     """Its place in the job, from 1."""
-    path: str
-    name: str = ""
+    path: Annotated[str, BeforeValidator(_writable)]
+    name: Annotated[str, BeforeValidator(_writable)] = ""
     id: str | None = None
     """None: it could not be read."""
     pages: int | None = None
@@ -131,6 +138,28 @@ class Result(_Value):
             run_id=run_id,
             worker=worker,
         )
+
+    @classmethod
+    def of_kept(cls, kept: ResultRow, job: str, tasks: Sequence[Task]) -> Result:
+        """What the job table keeps: the row that a worker made, or that of a task no worker has done."""
+        if kept.row is not None:
+            return cls.of(kept.row)
+        document = ResultDocument(
+            number=kept.document,
+            path=kept.path,
+            name=kept.name or Path(kept.path).name,
+            id=kept.document_id or None,
+            pages=kept.pages or None,
+        )
+        row = cls.failed(
+            job,
+            document,
+            ResultTask.of(kept.task, tasks[kept.task - 1]),
+            kept.error,
+            seconds=kept.seconds,
+            worker=kept.worker,
+        )
+        return row.model_copy(update={"finished_at": kept.finished_at})
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Result:
