@@ -12,6 +12,7 @@ import base64
 import contextlib
 import gc
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import PurePath
@@ -107,12 +108,13 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
 
 def main() -> int:
     """Serve standard input and output."""
-    source, sink = sys.stdin.buffer, sys.stdout.buffer
-    # Nothing a library prints may end up among the answers.
+    # Nothing a library prints may end up among the answers, whichever way it prints.
+    sink = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
     sys.stdout = sys.stderr
     # The process ends with its one document: looking for garbage would only cost time.
     gc.disable()
-    serve(source, sink)
+    serve(sys.stdin.buffer, sink)
     return 0
 
 
