@@ -12,7 +12,7 @@ from lcdoc.jobs.faults import fault_of
 Result = TypeVar("Result")
 
 FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 30.0
+LONGEST_PAUSE_S = 10.0
 SERVER_S = 900.0
 """How long a server that has answered before may be away."""
 
