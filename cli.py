@@ -10,6 +10,7 @@ from lcdoc import __version__
 from lcdoc.commands.ask import ask
 from lcdoc.commands.doctor import doctor
 from lcdoc.commands.eval import eval_app
+from lcdoc.commands.extract import extract
 from lcdoc.commands.index import index
 from lcdoc.commands.kv import kv_app
 from lcdoc.commands.library import library_app
@@ -31,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (ask, summarize, index, show, trace, models, serve, doctor):
+for command in (ask, summarize, extract, index, show, trace, models, serve, doctor):
     app.command()(command)
 app.add_typer(eval_app, name="eval")
 app.add_typer(kv_app, name="kv")

@@ -113,9 +113,8 @@ def ask(
         model = _model_of(resume, library)
     model = _compressed(model, kv)
     from lcdoc.agents.models.budget import Budget
-    from lcdoc.commands.summary_view import show_summary
+    from lcdoc.commands.answer_view import show_answer
     from lcdoc.screen import Screen
-    from lcdoc.workflows.summary_answer import SummaryAnswer
     from lcdoc.workflows.workspace import Workspace
 
     with (
@@ -147,10 +146,8 @@ def ask(
             )
         if as_json:
             screen.json(workspace.answer_json(answer, boxes=boxes, password=password))
-        elif isinstance(answer, SummaryAnswer):
-            show_summary(screen, answer)
         else:
-            screen.answer(answer)
+            show_answer(screen, answer)
     if not answer.found:
         raise typer.Exit(NOT_FOUND)
 

@@ -91,8 +91,10 @@ class Settlement(BaseModel):
         return draft.model_copy(update={"claims": tuple(claims)})
 
 
-async def settle(session: Session, sides: Sequence[Side]) -> Settlement:
+async def settle(session: Session, sides: Sequence[Side], *, question: str | None = None) -> Settlement:
     """Which sides stand when the passages of two of them at a time are read again together.
+
+    `question` is what they are about, where that is not the session's question.
 
     At most `MAX_REREADINGS` calls; what was settled before in this run is not asked again. Emits Conflict and Settled.
     Raises ModelError.
@@ -109,7 +111,8 @@ async def settle(session: Session, sides: Sequence[Side]) -> Settlement:
     for other in range(1, min(len(sides), MAX_REREADINGS + 1)):
         pair = (sides[holds], sides[other])
         passages = _passages(session, pair)
-        judged = await session.reader.judge(session.question, [side.as_claim() for side in pair], passages=passages)
+        asked = question or session.question
+        judged = await session.reader.judge(asked, [side.as_claim() for side in pair], passages=passages)
         for index, verdict in zip((holds, other), _standing(judged), strict=True):
             # What fell to one side does not stand up again; what stood may yet fall.
             standing[index] = verdict if verdict != "open" or standing[index] == "open" else standing[index]

@@ -22,6 +22,7 @@ WORKFLOWS: Mapping[str, str] = MappingProxyType(
         "tree": "lcdoc.workflows.tree:Tree",
         "tree_walk": "lcdoc.workflows.tree_walk:TreeWalk",
         "summarize": "lcdoc.workflows.summarize:Summarize",
+        "extract": "lcdoc.workflows.extract:Extract",
     }
 )
 """Module and class by name. A module is imported when its workflow is wanted."""

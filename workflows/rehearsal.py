@@ -24,6 +24,8 @@ LIKELY_TOKENS_OUT: Mapping[str, int] = {
     "summarize": 200,
     "condense": 200,
     "choose": 50,
+    "extract": 300,
+    "rows": 300,
 }
 """Of one answer, by skill, where nothing is known of the model. Most readings of a long text find nothing."""
 _FINDING_TOKENS_OUT = 140

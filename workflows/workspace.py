@@ -35,6 +35,7 @@ from lcdoc.workflows.workflow import Plan, ignore_events
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from lcdoc.workflows.extract_answer import ExtractAnswer
     from lcdoc.workflows.keeping import For, Keeping, Kept
 
 _FILL_PASSAGES = 128
@@ -225,6 +226,38 @@ class Workspace:
             answer = self._loop.run(asked)
         if self._background:
             self._fill_behind(documents)
+        return answer
+
+    def extract(
+        self,
+        documents: Sequence[Document],
+        schema: Any,
+        *,
+        budget: Budget | None = None,
+        store: StoreMode = "use",
+        profile: Profile | None = None,
+        on_event: Callable[[Event], None] = ignore_events,
+    ) -> ExtractAnswer:
+        """Fill a schema from documents that `read` returned, all together; every value has checked quotes.
+
+        `schema` is JSON Schema or its short form (docs/workflows.md) as a mapping or text, or a pydantic model class.
+        Raises SchemaError, and what `ask` raises.
+        """
+        from lcdoc.workflows.extract_answer import ExtractAnswer
+        from lcdoc.workflows.extract_request import ExtractRequest
+
+        request = schema if isinstance(schema, ExtractRequest) else ExtractRequest.of(schema)
+        answer = self.ask(
+            request.question,
+            documents,
+            workflow="extract",
+            budget=budget,
+            store=store,
+            profile=profile,
+            on_event=on_event,
+        )
+        if not isinstance(answer, ExtractAnswer):
+            raise TypeError(f"the workflow extract answered with {type(answer).__name__}")
         return answer
 
     def resume(

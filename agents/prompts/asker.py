@@ -35,6 +35,8 @@ _ANSWER_TOKENS: dict[Skill, int] = {
     "judge": 768,
     "list": 3072,
     "direct": 3072,
+    "extract": 3072,
+    "rows": 4096,
 }
 """Room for the longest answer; never more than `_ANSWER_SHARE` of the window."""
 _ANSWER_SHARE = 0.25

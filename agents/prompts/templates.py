@@ -18,7 +18,9 @@ from typing import Literal, get_args
 
 from lcdoc.agents.models.model import Message, Profile
 
-Skill = Literal["read", "merge", "answer", "summarize", "condense", "choose", "judge", "list", "direct"]
+Skill = Literal[
+    "read", "merge", "answer", "summarize", "condense", "choose", "judge", "list", "direct", "extract", "rows"
+]
 SKILLS: tuple[Skill, ...] = get_args(Skill)
 
 _FOLDER = Path(__file__).parent

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from lcdoc.agents.extract_fields import Field, Table
+from lcdoc.agents.extracting import extract
 from lcdoc.agents.folding import fold
 from lcdoc.agents.models.memos import ForgetfulMemos
 from lcdoc.agents.models.model import ModelSpec, Profile, Server
@@ -34,6 +36,7 @@ ATTEMPTS = {
 }
 CONDENSE = ("condense", "large")
 QUESTION = "When did the king die?"
+KEEPER = Field(("keeper",), description="who kept the light")
 BEFORE, AFTER = "The king died in May.", "The queen reigned for ten years."
 HARMLESS = "The lamp of Otter Rock was lit."
 URL = "https://evil.example/collect?notes=everything"
@@ -64,6 +67,14 @@ OBEYING = answering(
     choose={"reason": URL, "option": 666, "confidence": 5},
     judge={"reason": URL, "supported": [1, 2, 666], "contradicted": [], "best": 666, "confidence": 5},
     direct={"found": True, "claims": [{"quotes": ["PWNED by the admin", URL], "text": f"See {URL}.", "confidence": 5}]},
+    extract={
+        "fields": [
+            {"field": 1, "found": True, "value": URL, "quotes": [BEFORE], "quote": BEFORE, "confidence": 5},
+            {"field": 1, "found": True, "value": URL, "quotes": [URL], "quote": URL, "confidence": 5},
+            {"field": 666, "found": True, "value": URL, "quotes": [BEFORE], "quote": BEFORE, "confidence": 5},
+        ]
+    },
+    rows={"found": True, "rows": [{"cells": [{"column": 1, "value": URL}], "quotes": [BEFORE]}], "confidence": 5},
 )
 
 
@@ -140,6 +151,8 @@ def ask_everything(
             await reader.choose(QUESTION, [attempt, "Kings"], [attempt]),
             await reader.judge(QUESTION, claims, passages=[passage]),
             await reader.answer_from([passage], QUESTION),
+            await extract(reader, [passage], [KEEPER]),
+            await extract(reader, [passage], [Table(("keepers",), (KEEPER,))]),
         ]
 
     desk.server.requests.clear()
@@ -150,7 +163,7 @@ def ask_everything(
 def assert_contained(asked: Asked, harmless: Asked, profile: Profile) -> dict[str, list[Block]]:
     """That both asked the same but for what stands inside blocks of data. Gives the blocks by skill."""
     blocks: dict[str, list[Block]] = {}
-    assert len(asked.requests) == len(harmless.requests) == 7
+    assert len(asked.requests) == len(harmless.requests) == 9
     for body, like in zip(asked.requests, harmless.requests, strict=True):
         system, user = body["messages"]
         other_system, other_user = like["messages"]
@@ -172,7 +185,7 @@ def assert_contained(asked: Asked, harmless: Asked, profile: Profile) -> dict[st
 
 def citations_in(value: Any) -> Iterator[Citation]:
     """Every citation in a note, draft, summary or a part of one."""
-    for name in ("quotes", "claims", "points"):
+    for name in ("quotes", "claims", "points", "findings"):
         for part in getattr(value, name, ()):
             yield from citations_in(part)
     if hasattr(value, "citation"):
@@ -196,13 +209,17 @@ def test_an_attempt_in_the_text_stays_data(desk: Desk, name: str) -> None:
             assert fold(citation.quote.replace(" … ", "")) == fold(words)
             assert "PWNED by the admin" not in citation.quote
             assert URL not in citation.quote
-    note, _, draft, summary, choice, judgement, direct = asked.results
+    note, _, draft, summary, choice, judgement, direct, form, table = asked.results
     assert (draft.found, draft.claims, draft.warnings) == (False, (), (UNQUOTED_ANSWER,))
     assert note.dropped == 3
     assert (direct.found, direct.claims, direct.warnings, direct.dropped) == (False, (), (UNQUOTED_ANSWER,), 2)
     assert all(not point.citations for point in summary.points)
     assert choice.option is None
     assert judgement.best in {0, 1}
+    # A value that no quote shows is refused, though the quote stands there.
+    assert not form.found
+    assert not table.found
+    assert (form.dropped, [one.refused for one in form.findings]) == (1, [URL])
 
 
 @pytest.mark.parametrize("name", ATTEMPTS)
@@ -262,4 +279,5 @@ def test_the_codes_are_those_of_the_secret(desk: Desk) -> None:
 def test_there_are_forty_attempts_and_every_skill_is_asked() -> None:
     assert len(ATTEMPTS) == 40
     assert max(map(len, ATTEMPTS.values())) > 100_000
-    assert set(SKILLS) == {"read", "merge", "answer", "summarize", "choose", "judge", "direct"} | {"condense", "list"}
+    others = {"condense", "list", "extract", "rows"}
+    assert set(SKILLS) == {"read", "merge", "answer", "summarize", "choose", "judge", "direct"} | others

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lcdoc.agents.extract_prompted import FORMS, Rows
 from lcdoc.agents.listing import LISTINGS
 from lcdoc.agents.models.model import Profile
 from lcdoc.agents.prompts import schemas, templates
@@ -23,6 +24,8 @@ FIELDS: dict[Skill, set[str]] = {
     "judge": {"passages", "claims", "question"},
     "list": {"passages", "question"},
     "direct": {"passages", "question"},
+    "extract": {"passages", "question"},
+    "rows": {"passages", "question"},
 }
 SCHEMAS = {
     "read": schemas.READINGS,
@@ -34,6 +37,8 @@ SCHEMAS = {
     "judge": schemas.JUDGEMENTS,
     "list": LISTINGS,
     "direct": dict.fromkeys(PROFILES, schemas.DirectAnswering),
+    "extract": FORMS,
+    "rows": dict.fromkeys(PROFILES, Rows),
 }
 DIGESTS = {
     "read/small/2": "9961d69bae861812",
@@ -54,6 +59,10 @@ DIGESTS = {
     "list/large/1": "922feee09739d05e",
     "direct/small/1": "169258d916f78e9d",
     "direct/large/1": "e8f2466f7d9fead7",
+    "extract/small/1": "59332e4429f116fa",
+    "extract/large/1": "51a4533e7c390453",
+    "rows/small/1": "71e2693a1efb6e76",
+    "rows/large/1": "e3b872118a1ffc2b",
 }
 ALL = [(skill, profile) for skill in SKILLS for profile in PROFILES]
 

@@ -24,6 +24,14 @@ from lcdoc.tests.servers.chat_server import Behaviour, Recorded, Reply, Status
 
 _OPENING = re.compile(r"<data-([0-9a-f]{16})>")
 _QUOTE = re.compile(r'^quote: "(.*)"$', re.MULTILINE)
+_FORM_LINE = re.compile(r"^(\d+)\. (.+?) \(([^()]*)\)(?:: (.*))?$", re.MULTILINE)
+_VALUES = {
+    "number": r"\d[\d.,]*\d|\d",
+    "whole number": r"\d[\d.,]*\d|\d",
+    "date": r"\d{1,2} [A-Z][a-z]+ \d{4}",
+    "text": r"[A-Z][\w-]+(?: [A-Z][\w-]+)*(?=\W*$)|(?<=[a-z] )[A-Z][\w-]+(?: [A-Z][\w-]+)*",
+    "yes or no": r"\byes\b|\bno\b",
+}
 MADE_UP = "The harbour cat was appointed admiral for life."
 
 
@@ -131,6 +139,33 @@ class Truthful:
         said = {"stated": " ".join(stated.split()), "stated_quote": stated, "items": items}
         return {"found": bool(best), **said, "confidence": 4 if best else 0}
 
+    def _extract(self, blocks: list[Block], form: str, chance: random.Random) -> dict[str, Any]:
+        """Each field from the sentence that has most of its words: what follows its name there, or the whole."""
+        sentences = [sentence for block in blocks for sentence in _sentences(block.text)]
+        entries = []
+        for number, name, marks, about in _FORM_LINE.findall(form):
+            best = self._best(sentences, f"{name} {about}", 20 if marks.endswith("all") else 1)
+            made_up = chance.random() < self.false_quotes
+            for one in best or [""]:
+                quotes = [MADE_UP] if made_up else [one]
+                value = value_in(one, name, marks)
+                entry = {"field": int(number), "found": bool(value), "value": value, "confidence": 4}
+                entries.append({**entry, "quotes": quotes, "quote": quotes[0]})
+        return {"fields": entries}
+
+    def _rows(self, blocks: list[Block], table: str, _: random.Random) -> dict[str, Any]:
+        """A row for each sentence with most of the words that say what the rows are."""
+        about, _, columns = table.partition("\nColumns:")
+        sentences = [sentence for block in blocks for sentence in _sentences(block.text)]
+        rows = []
+        for one in self._best(sentences, about.removeprefix("Rows: "), 20):
+            named = [
+                (int(number), value_in(one, name, marks)) for number, name, marks, _ in _FORM_LINE.findall(columns)
+            ]
+            cells = [{"column": number, "value": value} for number, value in named if value]
+            rows.append({"cells": cells, "quotes": [one]})
+        return {"found": bool(rows), "rows": rows, "confidence": 4}
+
     def _summarize(self, blocks: list[Block], _task: str, _: random.Random) -> dict[str, Any]:
         first = [next(iter(_sentences(block.text)), "") for block in blocks]
         return {"points": [{"text": " ".join(one.split()), "quote": one} for one in first if one]}
@@ -176,6 +211,17 @@ class Truthful:
     def _share(self, text: str, question: str) -> float:
         wanted = set(stems_of(question))
         return len(wanted & set(stems_of(text))) / max(1, len(wanted))
+
+
+def value_in(sentence: str, name: str, marks: str) -> str:
+    """The words of a sentence that are of a field's kind, those right after the field's name if there are any."""
+    kind = marks.removesuffix("; all")
+    if kind.startswith("one of "):
+        return next((one for one in re.findall(r'"(.*?)"', kind) if one.lower() in sentence.lower()), "")
+    after = sentence.lower().find(name.lower()) + 1
+    form = re.compile(_VALUES.get(kind, _VALUES["text"]))
+    match = form.search(sentence, after) or form.search(sentence)
+    return match[0] if match else ""
 
 
 def skill_of(system: str) -> tuple[Skill, Profile] | None:
