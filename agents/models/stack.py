@@ -8,7 +8,7 @@ from lcdoc.agents.models.budget import BudgetedModel, Ledger
 from lcdoc.agents.models.call_store import StoredModel, StoreMode
 from lcdoc.agents.models.counting import counter_for
 from lcdoc.agents.models.kept_settings import KeptCaches
-from lcdoc.agents.models.limiter import LimitedModel, Limiter
+from lcdoc.agents.models.limiter import LimitedModel, Limiter, Turns
 from lcdoc.agents.models.local import LocalModel, OnProgress
 from lcdoc.agents.models.model import ChatModel, ModelSpec
 from lcdoc.agents.models.names import Chosen
@@ -16,6 +16,7 @@ from lcdoc.agents.models.openai_client import OpenAIModel
 from lcdoc.agents.models.read_ahead import AheadModel, ReadAhead
 from lcdoc.agents.models.response_formats import FormatChoice
 from lcdoc.agents.models.retry import RetryingModel, RetryPolicy
+from lcdoc.agents.models.shared_limits import SharedLimiter, SharedLimits, server_name
 from lcdoc.agents.models.structured import StructuredModel
 from lcdoc.agents.models.through_caches import ThroughCaches
 from lcdoc.agents.models.timeouts import Timeouts
@@ -29,8 +30,9 @@ class ModelStack:
     """A model's connections and limits, shared by all runs of a process; each run gets its own layers around them.
 
     `policy` and `timeouts` go before those of `chosen`; `on_progress` is told of the loading of a local model, and
-    `kept` says what is kept of what it reads. Belongs to the event loop it is first used in. Use as an async context
-    manager, or `aclose` it. Raises ModelConfigError for an address, key, header or tokenizer that does not do.
+    `kept` says what is kept of what it reads. With `shared`, what the server admits is shared with other processes.
+    Belongs to the event loop it is first used in. Use as an async context manager, or `aclose` it. Raises
+    ModelConfigError for an address, key, header or tokenizer that does not do.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class ModelStack:
         timeouts: Timeouts | None = None,
         on_progress: OnProgress | None = None,
         kept: KeptCaches | None = None,
+        shared: SharedLimits | None = None,
     ) -> None:
         self.library = library
         self._policy = policy or (RetryPolicy(attempts=chosen.attempts) if chosen.attempts else RetryPolicy())
@@ -59,7 +62,11 @@ class ModelStack:
                 timeouts=timeouts or chosen.timeouts,
             )
         self._choice = FormatChoice(chosen.spec, library.memos)
-        self._limited = LimitedModel(self._client, Limiter(chosen.spec.limits))
+        self._turns: Turns = Limiter(chosen.spec.limits)
+        if shared is not None and chosen.spec.server is not None:
+            name = server_name(chosen.spec.server, chosen.key)
+            self._turns = SharedLimiter(shared, name, chosen.spec.limits)
+        self._limited = LimitedModel(self._client, self._turns)
 
     @property
     def local(self) -> LocalModel | None:
@@ -87,6 +94,8 @@ class ModelStack:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        if isinstance(self._turns, SharedLimiter):
+            await self._turns.aclose()
         await self._client.aclose()
 
     async def __aenter__(self) -> ModelStack:

@@ -11,14 +11,20 @@ BURST_MINUTES: Final = 1 / 20
 class Bucket:
     """A token bucket that lets no 60 seconds have more than `per_minute`, full at the beginning.
 
-    It holds `capacity`, and refills as fast as leaves room for a burst of that in the same minute.
+    It holds `capacity`, and refills as fast as leaves room for a burst of that in the same minute. `state`, of
+    another, is gone on with.
     """
 
-    def __init__(self, per_minute: int, now: float) -> None:
+    def __init__(self, per_minute: int, now: float, state: tuple[float, float] | None = None) -> None:
         self.capacity = max(1.0, per_minute * BURST_MINUTES)
         self.per_second = (per_minute - (self.capacity - 1)) / 60
-        self._level = self.capacity
-        self._at = now
+        self._level, self._at = (self.capacity, now) if state is None else state
+        self._level = min(self._level, self.capacity)
+
+    @property
+    def state(self) -> tuple[float, float]:
+        """How much was in it, and when."""
+        return self._level, self._at
 
     def wait_s(self, amount: float, now: float) -> float:
         """Seconds until `amount` may be taken. More than the bucket holds may be taken when it is full."""

@@ -16,8 +16,9 @@ from lcdoc.agents.models.errors import (
     RefusedRequestError,
     ServerError,
 )
-from lcdoc.agents.models.limiter import LONGEST_PAUSE_S, LimitedModel, Limiter
+from lcdoc.agents.models.limiter import LimitedModel, Limiter
 from lcdoc.agents.models.model import Completion, Message, ModelSpec, RateLimits, Request, TokenUsage
+from lcdoc.agents.models.pace import LONGEST_PAUSE_S
 from lcdoc.agents.models.queue_time import in_queue, watch_queues
 from lcdoc.agents.models.token_bucket import Bucket
 from lcdoc.tests.agents.models.virtual_time import now, run_in_virtual_time, settle_down

@@ -1,0 +1,77 @@
+"""What servers admit, shared by all processes of this machine and user, through a small file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from lcdoc.agents.models.model import RateLimits
+from lcdoc.agents.models.sharing import Given, Sharing, Told
+from lcdoc.memory.journal import Owner
+from lcdoc.memory.shared_limits import SharedFile, machine_path
+
+_log = logging.getLogger(__name__)
+
+_ALONE_S: Final = 30.0
+"""For how long the file is not tried again after it failed."""
+
+
+class MachineLimits:
+    """Gives turns by what a file says, which all processes change in turn.
+
+    Where the file cannot be had, that is logged, and the limits are held by this process for itself meanwhile.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._file = SharedFile(machine_path() if path is None else path)
+        # The file's lock is not to keep the event loop waiting.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lcdoc-limits")
+        self._alone: dict[str, Sharing] = {}
+        self._alone_until = float("-inf")
+
+    async def exchange(self, server: str, limits: RateLimits, member: str, told: Told) -> Given:
+        """See `SharedLimits`. Raises ValueError for limits that admit nothing."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._exchange, server, limits, member, told
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._thread.shutdown(wait=True)
+        self._file.close()
+
+    def _exchange(self, server: str, limits: RateLimits, member: str, told: Told) -> Given:
+        def change(kept: str | None) -> tuple[str, Given]:
+            sharing = Sharing(limits, time.monotonic(), None if kept is None else json.loads(kept))
+            given = sharing.exchange(member, told, time.monotonic(), _is_gone)
+            return json.dumps(sharing.state(), separators=(",", ":")), given
+
+        if time.monotonic() >= self._alone_until:
+            try:
+                given = self._file.change(server, change)
+            except (sqlite3.Error, OSError, ValueError, LookupError, TypeError) as error:
+                self._alone_until = time.monotonic() + _ALONE_S
+                _log.warning("%s: rate limits are not shared with other processes now: %s", self._file.path, error)
+            else:
+                self._alone.pop(server, None)
+                return given
+        sharing = self._alone.setdefault(server, Sharing(limits, time.monotonic()))
+        return sharing.exchange(member, told, time.monotonic(), _is_gone)
+
+
+def _is_gone(member: str, _unseen_s: float) -> bool:
+    """All members are processes of this run of the machine, so it can be told of each."""
+    return Owner.from_text(member).is_gone()
+
+
+@cache
+def machine_limits() -> MachineLimits:
+    """Those of this process."""
+    return MachineLimits()
