@@ -5,7 +5,8 @@
     for claim in answer.claims:
         print(claim.text, [citation.pages for citation in claim.citations])
 
-`lcdoc.Workspace` keeps documents open between questions; `lcdoc.load` gives a document's text, pages and sections.
+`lcdoc.Workspace` keeps documents open between questions; `lcdoc.load` gives a document's text, pages and sections;
+`lcdoc.batch` puts many questions to each of many documents.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from lcdoc.agents.models.budget import Budget
     from lcdoc.agents.models.errors import ModelError
     from lcdoc.documents import Document, DocumentError, Limits, Span, load
+    from lcdoc.jobs.api import batch
+    from lcdoc.jobs.job import Job
+    from lcdoc.jobs.results import Result
     from lcdoc.workflows.answer import Answer
     from lcdoc.workflows.ask import ask
     from lcdoc.workflows.workspace import Workspace
@@ -29,11 +33,14 @@ _HOMES = {
     "Budget": "lcdoc.agents.models.budget",
     "Document": "lcdoc.documents",
     "DocumentError": "lcdoc.documents",
+    "Job": "lcdoc.jobs.job",
     "Limits": "lcdoc.documents",
     "ModelError": "lcdoc.agents.models.errors",
+    "Result": "lcdoc.jobs.results",
     "Span": "lcdoc.documents",
     "Workspace": "lcdoc.workflows.workspace",
     "ask": "lcdoc.workflows.ask",
+    "batch": "lcdoc.jobs.api",
     "load": "lcdoc.documents",
 }
 
@@ -42,12 +49,15 @@ __all__ = [
     "Budget",
     "Document",
     "DocumentError",
+    "Job",
     "Limits",
     "ModelError",
+    "Result",
     "Span",
     "Workspace",
     "__version__",
     "ask",
+    "batch",
     "load",
 ]
 
