@@ -2,16 +2,20 @@
 
 from lcdoc.memory.caches import Caches, KeptCache
 from lcdoc.memory.calls import Call, Calls
+from lcdoc.memory.entries import Entry
 from lcdoc.memory.errors import (
     LibraryAccessError,
+    LibraryAwayError,
     LibraryBusyError,
     LibraryCorruptError,
     LibraryError,
+    LibraryLostError,
     LibraryVersionError,
     UnknownDocumentError,
 )
-from lcdoc.memory.library import Entry, Library, library_path
+from lcdoc.memory.library import Library
 from lcdoc.memory.memos import Memos
+from lcdoc.memory.places import library_path, shared_url
 from lcdoc.memory.runs import CostLine, Run, Runs, UnknownRunError
 from lcdoc.memory.usage import ModelUsage
 
@@ -24,9 +28,11 @@ __all__ = [
     "KeptCache",
     "Library",
     "LibraryAccessError",
+    "LibraryAwayError",
     "LibraryBusyError",
     "LibraryCorruptError",
     "LibraryError",
+    "LibraryLostError",
     "LibraryVersionError",
     "Memos",
     "ModelUsage",
@@ -35,4 +41,5 @@ __all__ = [
     "UnknownDocumentError",
     "UnknownRunError",
     "library_path",
+    "shared_url",
 ]

@@ -2,8 +2,7 @@
 
 Only answers are kept, and what they cost; never what was asked, which is long, and the reader's own affair.
 
-A call under way has a lease, so that other processes wait for its answer instead of paying for another. A lease ends
-with its call, with its process, or, where the process stopped without a trace, some time after its last sign of life.
+A call under way has a lease, so that other processes wait for its answer instead of paying for another.
 """
 
 from __future__ import annotations
@@ -15,12 +14,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from lcdoc.memory.database import Database
 from lcdoc.memory.document_rows import pack, unpack
-from lcdoc.memory.journal import BEAT_S, Journal, Owner
+from lcdoc.memory.journal import Journal
+from lcdoc.memory.leases import Leases
+from lcdoc.memory.store import Connection, Store
 
-LEASE_S = 4 * BEAT_S
-"""How long a lease holds after its process last gave a sign of life."""
 _DAY_S = 86_400.0
 
 
@@ -48,12 +46,12 @@ class Call:
 
 
 class Calls:
-    """The answers in a library, and the leases on calls under way."""
+    """The answers in a store, and the leases on calls under way."""
 
-    def __init__(self, database: Database, journal: Journal) -> None:
-        self._database = database
+    def __init__(self, store: Store, journal: Journal, leases: Leases) -> None:
+        self._store = store
         self._journal = journal
-        self._held: set[str] = set()
+        self._leases = leases
         self.flights: dict[object, asyncio.Future[Any]] = {}
         """Calls under way in this process; kept by `agents.models.call_store`."""
 
@@ -62,7 +60,7 @@ class Calls:
 
         Notes the use, to within a day. Raises LibraryCorruptError when the answer cannot be read.
         """
-        with self._database.read() as connection:
+        with self._store.read() as connection:
             row = connection.execute(_SELECT, (key,)).fetchone()
             if row is None:
                 return None
@@ -90,14 +88,14 @@ class Calls:
             call.served_by,
         )
 
-        def insert(connection: sqlite3.Connection) -> None:
+        def insert(connection: Connection) -> None:
             # Packed here, in the journal's thread: the one that calls has the next question to send.
             values = (*row, _packed_answer(call))
-            connection.execute(f"INSERT OR REPLACE INTO calls VALUES ({', '.join('?' * len(values))})", values)
-            self._end_lease(connection, key)
+            connection.execute(_REPLACE, values)
+            self._leases.end(connection, key)
 
         await self._journal.write(insert)
-        self._let_go(key)
+        self._leases.let_go(key)
 
     async def claim(self, key: str, *, other_than: float | None = None) -> Call | bool:
         """Take the lease on a call. True: it is ours, the call may be made; `put` or `release` it. False: another's.
@@ -105,36 +103,31 @@ class Calls:
         An answer that has come in the meantime is returned instead, unless it is the one `created_at` `other_than`.
         """
 
-        def take(connection: sqlite3.Connection) -> Call | bool:
+        def take(connection: Connection) -> Call | bool:
+            self._store.claim(connection, f"call/{key}")
             call = _readable(connection.execute(_SELECT, (key,)).fetchone())
             if call is not None and call.created_at != other_than:
                 return call
-            if self._holder(connection, key) is not None:
+            if self._leases.holder(connection, key) is not None:
                 return False
-            connection.execute(
-                "INSERT OR REPLACE INTO leases (key, owner, expires_at) VALUES (?, ?, ?)",
-                (key, str(self._journal.owner), time.time() + LEASE_S),
-            )
+            self._leases.take(connection, key)
             return True
 
-        if not self._held:
-            self._journal.repeat(self._renew)
-        self._held.add(key)  # first: it may be taken although whoever waits for that is cancelled
+        self._leases.hold(key)  # first: it may be taken although whoever waits for that is cancelled
         claim = await self._journal.write(take)
         if claim is not True:
-            self._let_go(key)
+            self._leases.let_go(key)
         return claim
 
     def is_claimed(self, key: str) -> bool:
         """Whether another process, or another opening of this library, holds the lease."""
-        with self._database.read() as connection:
-            return self._holder(connection, key) is not None
+        with self._store.read() as connection:
+            return self._leases.holder(connection, key) is not None
 
     def release(self, key: str) -> None:
         """End our lease without an answer. Nothing happens when we do not have it, or not any more."""
-        if key in self._held:
-            self._let_go(key)
-            self._journal.post(lambda connection: self._end_lease(connection, key))
+        if self._leases.let_go(key):
+            self._journal.post(lambda connection: self._leases.end(connection, key))
 
     def pace(self, base_url: str, model: str) -> dict[tuple[str, bool | None], tuple[float, int]]:
         """Tokens out of this model's latest answers, on average, and of how many.
@@ -143,7 +136,7 @@ class Calls:
         does not say. The latest 1,000 answers are looked at, which takes some hundredths of a second.
         """
         totals: dict[tuple[str, bool | None], tuple[int, int]] = {}
-        with self._database.read() as connection:
+        with self._store.read() as connection:
             rows = connection.execute(
                 "SELECT prompt, tokens_out, answer FROM calls WHERE base_url = ? AND model = ?"
                 " ORDER BY used_at DESC LIMIT 1000",
@@ -162,7 +155,7 @@ class Calls:
     def prune_bytes(self, excess: int) -> int:
         """Forget the answers used longest ago, until they made up `excess` bytes; returns how many."""
         last = 0.0
-        with self._database.read() as connection:
+        with self._store.read() as connection:
             for used_at, size in connection.execute("SELECT used_at, length(answer) FROM calls ORDER BY used_at"):
                 last = used_at
                 excess -= size
@@ -173,51 +166,34 @@ class Calls:
     def problems(self) -> list[str]:
         """What is wrong with the kept answers, a line each."""
         problems: list[str] = []
-        with self._database.read() as connection:
+        with self._store.read() as connection:
             for key, answer in connection.execute("SELECT key, answer FROM calls ORDER BY key"):
                 try:
                     _unpacked_answer(answer)
                 except sqlite3.DatabaseError as error:
                     problems.append(
-                        f"{self._database.path}: the stored call {key[:12]} is damaged ({error}); it will be made again"
+                        f"{self._store.path}: the stored call {key[:12]} is damaged ({error}); it will be made again"
                     )
         return problems
 
     def _delete(self, which: str, value: float) -> int:
         self._journal.flush()
-        with self._database.write() as connection:
-            connection.execute("DELETE FROM leases WHERE expires_at < ?", (time.time(),))
+        with self._store.write() as connection:
+            self._leases.forget_expired(connection)
             return connection.execute(f"DELETE FROM calls WHERE {which}", (value,)).rowcount
-
-    def _holder(self, connection: sqlite3.Connection, key: str) -> Owner | None:
-        row = connection.execute("SELECT owner, expires_at FROM leases WHERE key = ?", (key,)).fetchone()
-        if row is None or row[1] < time.time() or row[0] == str(self._journal.owner):
-            return None
-        try:
-            owner = Owner.from_text(row[0])
-        except ValueError:
-            return None
-        return None if owner.is_gone() else owner
-
-    def _let_go(self, key: str) -> None:
-        self._held.discard(key)
-        if not self._held:
-            self._journal.repeat(None)
-
-    def _end_lease(self, connection: sqlite3.Connection, key: str) -> None:
-        connection.execute("DELETE FROM leases WHERE key = ? AND owner = ?", (key, str(self._journal.owner)))
-
-    def _renew(self, connection: sqlite3.Connection) -> None:
-        until, owner = time.time() + LEASE_S, str(self._journal.owner)
-        connection.executemany(
-            "UPDATE leases SET expires_at = ? WHERE key = ? AND owner = ?",
-            [(until, key, owner) for key in tuple(self._held)],
-        )
 
 
 _SELECT = (
     "SELECT used_at, model, base_url, prompt, tokens_in, tokens_cached, tokens_out, estimated, finish, served_by,"
     " created_at, answer FROM calls WHERE key = ?"
+)
+_COLUMNS = (
+    "model, base_url, prompt, created_at, used_at, tokens_in, tokens_cached, tokens_out, estimated, finish, served_by,"
+    " answer"
+)
+_REPLACE = (
+    f"INSERT INTO calls (key, {_COLUMNS}) VALUES ({', '.join('?' * 13)}) ON CONFLICT (key) DO UPDATE SET "
+    + ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS.split(", "))
 )
 
 

@@ -107,12 +107,6 @@ class Database:
         """Unix time, by the clock of this machine: a file in SQLite is of one machine."""
         return time.time()
 
-    def relax(self) -> None:
-        """Sync at checkpoints only, in this thread: a power failure may lose the last commits, never the whole file."""
-        with self._translated():
-            # Possible outside a transaction only.
-            self._connection().execute("PRAGMA synchronous = NORMAL")
-
     def vacuum(self) -> None:
         """Give freed space back to the file system. Waits for the write lock like any writer."""
         with self._translated():

@@ -1,4 +1,4 @@
-"""What can go wrong with the library file. Every message names the file and what to do about it."""
+"""What can go wrong with the library. Every message names its file, or its server, and what to do about it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 class LibraryError(Exception):
     """The library could not do what was asked.
 
-    `path` names the library file, `problem` says what happened, `remedy` says what the user can do. `str(error)` is
-    one line.
+    `path` names the library's file, or the address of the server where its shared part lies; `problem` says what
+    happened, `remedy` what the user can do. `str(error)` is one line.
     """
 
-    def __init__(self, path: Path, problem: str, remedy: str = "") -> None:
+    def __init__(self, path: Path | str, problem: str, remedy: str = "") -> None:
         self.path = path
         self.problem = problem
         self.remedy = remedy
@@ -35,6 +35,14 @@ class LibraryCorruptError(LibraryError):
 
 class LibraryVersionError(LibraryError):
     """The library was made by a newer lcdoc."""
+
+
+class LibraryAwayError(LibraryError):
+    """The server of the shared part cannot be reached, and was waited for. Nothing was done: it may be tried again."""
+
+
+class LibraryLostError(LibraryError):
+    """The server ended a transaction, or was lost in it. Nothing of it was kept: it may be done again at once."""
 
 
 class UnknownDocumentError(LibraryError):

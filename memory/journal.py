@@ -3,8 +3,8 @@
 Whoever waits for a write is woken after its commit, so what it was told is kept. While one transaction commits, the
 next writes gather; sixty-four calls that end together cost one commit, not sixty-four.
 
-The thread's connection syncs at checkpoints only (`synchronous = NORMAL`): what is committed is with the operating
-system and outlives the process, however it ends. A power failure may lose the last commits, never the file's soundness.
+What is committed is with the operating system and outlives the process, however it ends. A power failure may lose the
+last commits, never the file's soundness; of a `durable` journal it loses nothing.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lcdoc.memory.database import Database
-from lcdoc.memory.errors import LibraryError
+from lcdoc.memory.errors import LibraryAwayError, LibraryError, LibraryLostError
+from lcdoc.memory.store import Connection, Store
 
 _logger = logging.getLogger(__name__)
 
@@ -34,6 +34,9 @@ BEAT_S = 15.0
 """How often the operation given to `Journal.repeat` is done."""
 _LINGER_S = 0.2
 """How long a write that nobody waits for may wait for company."""
+_HOLD_S = 600.0
+"""How long writes are held for a server that is away: what they keep is paid for."""
+_AGAIN_S = 0.1
 
 Written = TypeVar("Written")
 
@@ -74,13 +77,18 @@ class Owner:
         return json.dumps(astuple(self))
 
     def is_gone(self) -> bool:
-        """True when the process has surely ended; False also where that cannot be told from here."""
+        """True when the process has surely ended; False also where that cannot be told from here: see `is_here`."""
         host, boot, namespace = _place()
         if self.host != host:
             return False
         if self.boot != boot:
             return True
         return self.namespace == namespace and not _runs(self.pid, self.started)
+
+    def is_here(self) -> bool:
+        """Whether it can be told from here if the process has ended: it is, or was, one of this machine's."""
+        host, boot, namespace = _place()
+        return self.host == host and (self.boot != boot or self.namespace == namespace)
 
 
 @cache
@@ -119,7 +127,7 @@ def _runs(pid: int, started: str) -> bool:
     return now != _ENDED and (not now or not started or now == started)
 
 
-Operation = Callable[[sqlite3.Connection], Written]
+Operation = Callable[[Connection], Written]
 """A part of a write transaction. It may be done more than once, if what it did before was undone."""
 
 
@@ -150,10 +158,11 @@ class _State:
 
 
 class Journal:
-    """Writes into a library's file on behalf of coroutines. Operations are done in the order they were given."""
+    """Writes into a store on behalf of coroutines. Operations are done in the order they were given."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, store: Store, *, durable: bool = False) -> None:
+        self._store = store
+        self._durable = durable
         self._state = _State()
 
     @property
@@ -165,7 +174,7 @@ class Journal:
         """Do it, and return its result once it is committed.
 
         Cancelling whoever waits does not take the operation back. Raises what the operation raises, and LibraryError:
-        LibraryBusyError where the write lock was not had in time.
+        LibraryBusyError where the write lock was not had in time, LibraryAwayError where a server was away for long.
         """
         future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
         self._submit(_Entry(operation, future))
@@ -238,7 +247,6 @@ class Journal:
             atexit.register(self.close)
 
     def _run(self, state: _State) -> None:
-        self._relax()
         while True:
             with state.wake:
                 while (wait_s := _idle_s(state)) is None or wait_s > 0:
@@ -247,33 +255,36 @@ class Journal:
                 if not batch and state.closing:
                     state.thread, state.closing = None, False
                     return
-            self._commit(batch)
+            self._commit(batch, state)
             _settle(batch)
 
-    def _relax(self) -> None:
-        try:
-            with self._database.read() as connection:
-                pass
-            # Of this thread's connection, and possible outside a transaction only.
-            connection.execute("PRAGMA synchronous = NORMAL")
-        except (LibraryError, sqlite3.Error) as error:
-            _logger.warning("%s; commits will be slower", error)
-
-    def _commit(self, batch: list[_Entry]) -> None:
-        try:
-            with self._database.write() as connection:
+    def _commit(self, batch: list[_Entry], state: _State) -> None:
+        deadline = time.monotonic() + _HOLD_S
+        while True:
+            try:
+                with self._store.write(durable=self._durable) as connection:
+                    for entry in batch:
+                        entry.result = _without_cursor(entry.operation(connection))
+                return None
+            except (LibraryAwayError, LibraryLostError) as error:
+                if state.closing or time.monotonic() > deadline:
+                    return _fail(batch, error)
+                _logger.warning("%s; what is to be kept is held until it can be", error)
+                time.sleep(_AGAIN_S)
+            except LibraryError as error:
+                return _fail(batch, error)
+            except Exception as error:  # noqa: BLE001 - it is raised where the operation is waited for
+                if len(batch) == 1:
+                    return _fail(batch, error)
+                # One operation was wrong, and all were undone: each by itself, so that it fails alone.
                 for entry in batch:
-                    entry.result = _without_cursor(entry.operation(connection))
-        except LibraryError as error:
-            for entry in batch:
-                entry.error = error
-        except Exception as error:  # noqa: BLE001 - it is raised where the operation is waited for
-            if len(batch) == 1:
-                batch[0].error = error
-                return
-            # One operation was wrong, and all were undone: each by itself, so that it fails alone.
-            for entry in batch:
-                self._commit([entry])
+                    self._commit([entry], state)
+                return None
+
+
+def _fail(batch: Iterable[_Entry], error: Exception) -> None:
+    for entry in batch:
+        entry.error = error
 
 
 def _without_cursor(result: Any) -> Any:

@@ -12,19 +12,19 @@ from __future__ import annotations
 import builtins
 import json
 import os
-import secrets
 import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lcdoc.documents import Document
 from lcdoc.memory.caches import Caches
 from lcdoc.memory.calls import Calls
+from lcdoc.memory.checkpoints import checkpoints
 from lcdoc.memory.database import Database
 from lcdoc.memory.document_rows import (
     PATHS_OF,
@@ -41,57 +41,28 @@ from lcdoc.memory.document_rows import (
     remember_path,
     source_from,
 )
+from lcdoc.memory.entries import Entry
 from lcdoc.memory.errors import UnknownDocumentError
 from lcdoc.memory.evaluations import Evaluations
 from lcdoc.memory.jobs import Jobs
 from lcdoc.memory.journal import Journal
+from lcdoc.memory.leases import Leases
 from lcdoc.memory.memos import Memos
 from lcdoc.memory.notebook import Notebook
+from lcdoc.memory.places import library_path, shared_database, shared_url
+from lcdoc.memory.purses import Purses
 from lcdoc.memory.runs import Runs
+from lcdoc.memory.secret import secret_of
+from lcdoc.memory.store import Store
 from lcdoc.memory.trees import Trees
 from lcdoc.retrieval.passages import Chunk
 from lcdoc.retrieval.shelf import Shelved
 
+if TYPE_CHECKING:
+    from lcdoc.memory.checkpoints import Saver
+    from lcdoc.memory.postgres import PostgresDatabase
+
 _DAY_S = 86_400.0
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One document as the library lists it. `paths` are the files it was read from, the latest first."""
-
-    id: str
-    title: str
-    media_type: str
-    paths: tuple[str, ...]
-    pages: int
-    characters: int
-    chunks: int
-    added_at: datetime
-    used_at: datetime
-    """When it was last asked for, to within a day."""
-
-    @property
-    def name(self) -> str:
-        """What to call it: its title if it has one, else the file's name."""
-        return self.title or self.paths[0].replace("\\", "/").rsplit("/", 1)[-1]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The entry as plain JSON values; times in ISO 8601."""
-        return asdict(self) | {
-            "paths": list(self.paths),
-            "added_at": self.added_at.isoformat(timespec="seconds"),
-            "used_at": self.used_at.isoformat(timespec="seconds"),
-        }
-
-
-def library_path(path: str | os.PathLike[str] | None = None) -> Path:
-    """Where the library is: `path`, else the variable LCDOC_LIBRARY, else the user's data folder."""
-    chosen = path or os.environ.get("LCDOC_LIBRARY")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    from platformdirs import user_data_path
-
-    return user_data_path("lcdoc", appauthor=False) / "library.sqlite"
 
 
 class Library:
@@ -99,29 +70,46 @@ class Library:
 
     Beside them: `calls`, the answers of language models, `runs`, what was asked and what it cost, and `memos`, what was
     found out about servers, `notebook`, what runs have noted, `trees`, summaries of documents, `caches`, what
-    models of this machine have read, `evaluations`, how readers did on questions whose answers are known, and `jobs`,
-    many tasks put to many documents.
+    models of this machine have read, `evaluations`, how readers did on questions whose answers are known, `jobs`, many
+    tasks put to many documents, and `purses`, what those may spend.
+
+    Machines may share what is paid for: `calls`, `runs`, `notebook`, `jobs`, `purses`, the secret lie in `shared` then.
 
     Every method may raise a LibraryError: see `lcdoc.memory.errors`.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, shared: PostgresDatabase | None = None) -> None:
         self.database = database
+        self.shared = shared
         self._journal = Journal(database)
-        self.calls = Calls(database, self._journal)
-        self.runs = Runs(database, self._journal)
+        self._store: Store = database if shared is None else shared
+        self._store_journal = Journal(shared, durable=True) if shared else self._journal
+        leases = Leases(self._store, self._store_journal)
+        self.calls = Calls(self._store, self._store_journal, leases)
+        self.runs = Runs(self._store, self._store_journal, leases)
+        self.notebook = Notebook(self._store, self._store_journal)
+        self.jobs = Jobs(self._store)
+        self.purses = Purses(self._store, self._store_journal)
         self.memos = Memos(database, self._journal)
-        self.notebook = Notebook(database, self._journal)
         self.trees = Trees(database, self._journal)
         self.evaluations = Evaluations(database, self._journal)
-        self.jobs = Jobs(database)
         self.caches = Caches(database, self._journal, self.path.with_name(self.path.name + ".caches"))
         self._secret: bytes | None = None
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str] | None = None, *, lock_timeout_s: float = 30.0) -> Library:
-        """The library at `path` (see `library_path`), made there if there is none."""
-        return cls(Database(library_path(path), lock_timeout_s=lock_timeout_s))
+    def open(
+        cls, path: str | os.PathLike[str] | None = None, *, shared: str | None = None, lock_timeout_s: float = 30.0
+    ) -> Library:
+        """The library at `path` (see `library_path`), made there if there is none.
+
+        `shared` is the address of a PostgreSQL database, `postgresql://USER@HOST/DATABASE`, else that in the variable
+        LCDOC_SHARED: what machines share is there.
+        """
+        url = shared_url(shared)
+        return cls(
+            Database(library_path(path), lock_timeout_s=lock_timeout_s),
+            None if url is None else shared_database(url, lock_timeout_s=lock_timeout_s),
+        )
 
     def __enter__(self) -> Library:
         return self
@@ -130,14 +118,21 @@ class Library:
         self.close()
 
     def close(self) -> None:
-        """Commit what is still to be written, and close the file."""
+        """Commit what is still to be written, and close the file, and the way to the server."""
         self._journal.close()
         self.database.close()
+        if self.shared is not None:
+            self._store_journal.close()
+            self.shared.close()
 
     @property
     def path(self) -> Path:
         """The SQLite file."""
         return self.database.path
+
+    def checkpoints(self) -> AbstractAsyncContextManager[Saver]:
+        """A saver for graphs: see `lcdoc.memory.checkpoints`."""
+        return checkpoints(self.checkpoints_path) if self.shared is None else self.shared.checkpoints()
 
     @property
     def checkpoints_path(self) -> Path:
@@ -344,16 +339,12 @@ class Library:
         return verify(self)
 
     def secret(self) -> bytes:
-        """32 random bytes that are this library's own, made at their first use. Not to be shown or logged."""
+        """32 random bytes that are this library's own, made at their first use. Not to be shown or logged.
+
+        Prompts depend on them: libraries that share stored calls share them too.
+        """
         if self._secret is None:
-            with self.database.read() as connection:
-                row = connection.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()
-            if row is None:
-                with self.database.write() as connection:
-                    # Another process may have been faster: then its secret stays.
-                    connection.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (secrets.token_hex(32),))
-                    row = connection.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()
-            self._secret = bytes.fromhex(row[0])
+            self._secret = secret_of(self._store)
         return self._secret
 
     def _remove_vectors(self, document_id: str) -> None:

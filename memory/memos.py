@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import time
 
 from lcdoc.memory.database import Database
 from lcdoc.memory.errors import LibraryError
 from lcdoc.memory.journal import Journal
+from lcdoc.memory.store import Connection
 
 _logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Memos:
         now = time.time()
         self._own[key] = (value, now + ttl_s)
 
-        def note(connection: sqlite3.Connection) -> None:
+        def note(connection: Connection) -> None:
             connection.execute("DELETE FROM memos WHERE expires_at <= ?", (now,))
             connection.execute("INSERT OR REPLACE INTO memos VALUES (?, ?, ?)", (key, value, now + ttl_s))
 

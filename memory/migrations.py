@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lcdoc.memory.errors import LibraryVersionError
 from lcdoc.memory.job_tables import JOBS
+from lcdoc.memory.purse_tables import PURSES
 
 APPLICATION_ID = 0x6C63646F  # "lcdo", in the file's header: tells a library from any other SQLite database
 
@@ -149,6 +150,8 @@ NOTES_AND_EVENTS: tuple[str, ...] = (
     )""",
     "CREATE INDEX events_by_run ON events (run)",
 )
+# A run is looked for by its documents; the names of many would be longer than an entry of an index may be.
+RUNS_BY_DOCUMENTS = "CREATE INDEX runs_by_documents ON runs (substr(documents, 1, 100))"
 
 
 def _calls_and_runs(connection: sqlite3.Connection) -> None:
@@ -238,6 +241,15 @@ def _jobs(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def _runs_by_documents(connection: sqlite3.Connection) -> None:
+    connection.execute(RUNS_BY_DOCUMENTS)
+
+
+def _purses(connection: sqlite3.Connection) -> None:
+    for statement in PURSES:
+        connection.execute(statement)
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _documents_and_passages,
     _calls_and_runs,
@@ -245,6 +257,8 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _kept_caches,
     _evaluations,
     _jobs,
+    _runs_by_documents,
+    _purses,
 )
 
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lcdoc.memory.database import Database
 from lcdoc.memory.document_rows import pack, unpack
 from lcdoc.memory.journal import Journal
+from lcdoc.memory.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class Entry:
 class Notebook:
     """Notes and events of runs, as plain JSON values. Removing a run from the library removes them."""
 
-    def __init__(self, database: Database, journal: Journal) -> None:
-        self._database = database
+    def __init__(self, store: Store, journal: Journal) -> None:
+        self._store = store
         self._journal = journal
 
     async def keep(self, run_id: str, name: str, note: Mapping[str, Any]) -> None:
@@ -38,18 +38,22 @@ class Notebook:
         text = json.dumps(dict(note), ensure_ascii=False)
         # Packed by the journal's thread: the one that calls has the next question to send.
         await self._journal.write(
-            lambda c: c.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (run_id, name, pack(text)))
+            lambda c: c.execute(
+                "INSERT INTO notes (run, name, note) VALUES (?, ?, ?)"
+                " ON CONFLICT (run, name) DO UPDATE SET note = excluded.note",
+                (run_id, name, pack(text)),
+            )
         )
 
     def note(self, run_id: str, name: str) -> dict[str, Any] | None:
         """The note of this name; None if the run has none."""
-        with self._database.read() as connection:
+        with self._store.read() as connection:
             row = connection.execute("SELECT note FROM notes WHERE run = ? AND name = ?", (run_id, name)).fetchone()
         return None if row is None else dict(json.loads(unpack(row[0])))
 
     def has(self, run_id: str, name: str) -> bool:
         """Whether the run has a note of this name."""
-        with self._database.read() as connection:
+        with self._store.read() as connection:
             query = "SELECT 1 FROM notes WHERE run = ? AND name = ?"
             return connection.execute(query, (run_id, name)).fetchone() is not None
 
@@ -60,7 +64,7 @@ class Notebook:
 
     def notes(self, run_id: str, prefix: str = "") -> dict[str, dict[str, Any]]:
         """All notes of a run whose names begin so, by name, in the order of names."""
-        with self._database.read() as connection:
+        with self._store.read() as connection:
             rows = connection.execute(
                 "SELECT name, note FROM notes WHERE run = ? AND substr(name, 1, ?) = ? ORDER BY name",
                 (run_id, len(prefix), prefix),
@@ -79,7 +83,7 @@ class Notebook:
     def events(self, run_id: str) -> list[Entry]:
         """The events of a run, in order."""
         self._journal.flush()
-        with self._database.read() as connection:
+        with self._store.read() as connection:
             rows = connection.execute(
                 "SELECT number, at, kind, fields FROM events WHERE run = ? ORDER BY number", (run_id,)
             ).fetchall()

@@ -2,27 +2,30 @@
 
 Starting, recording and finishing are never waited for: a question is not held up, and does not fail, because its record
 cannot be written; that is a warning in the log. Whoever reads here sees what was recorded in this process before.
+
+A run under way has a lease. That its process is gone is seen at once on its own machine; elsewhere when the lease ends.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import secrets
 import sqlite3
 import time
 from builtins import list as List  # noqa: N812 - a method is called list
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from functools import reduce
 from operator import add
 from typing import Any, Literal
 
-from lcdoc.memory.database import Database
 from lcdoc.memory.document_rows import pack, unpack
 from lcdoc.memory.errors import LibraryError
 from lcdoc.memory.journal import Journal, Owner
+from lcdoc.memory.leases import Leases
+from lcdoc.memory.run_ids import RunIds
+from lcdoc.memory.store import Connection, Store
 from lcdoc.memory.usage import ModelUsage
 
 _logger = logging.getLogger(__name__)
@@ -31,10 +34,7 @@ Outcome = Literal["answered", "not_found", "partial", "failed", "interrupted"]
 Status = Literal["running", "died", "answered", "not_found", "partial", "failed", "interrupted"]
 """`died`: it was running, and its process is gone."""
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-"""Base 32 in the order of ASCII, without letters that look like digits."""
 _LISTED = "`lcdoc runs list` shows what is there"
-_EPOCH_S = 1_577_836_800  # 2020-01-01; forty bits of milliseconds last until 2054
 
 
 class UnknownRunError(LibraryError):
@@ -110,12 +110,13 @@ class CostLine:
 
 
 class Runs:
-    """The runs in a library, those under way included."""
+    """The runs in a store, those under way included."""
 
-    def __init__(self, database: Database, journal: Journal) -> None:
-        self._database = database
+    def __init__(self, store: Store, journal: Journal, leases: Leases) -> None:
+        self._store = store
         self._journal = journal
-        self._last_ms = 0
+        self._leases = leases
+        self._ids = RunIds()
 
     def start(
         self,
@@ -126,7 +127,7 @@ class Runs:
         budget: Mapping[str, Any],
     ) -> str:
         """Record that a run begins; `documents` are ids and names. Returns its id: ids sort by time."""
-        run_id = self._new_id()
+        run_id = self._ids.next()
         row = (
             run_id,
             _utf8(question),
@@ -141,7 +142,13 @@ class Runs:
             "",
             None,
         )
-        self._journal.post(lambda c: c.execute(f"INSERT INTO runs VALUES ({', '.join('?' * len(row))})", row))
+
+        def insert(connection: Connection) -> None:
+            connection.execute(f"INSERT INTO runs VALUES ({', '.join('?' * len(row))})", row)
+            self._leases.take(connection, _lease(run_id))
+
+        self._leases.hold(_lease(run_id))
+        self._journal.post(insert)
         return run_id
 
     def resume(self, run_id: str) -> str:
@@ -150,68 +157,59 @@ class Runs:
         Of several processes that try, one does. Raises UnknownRunError, RunUnderWayError, RunEndedError.
         """
         self._journal.flush()
-        with self._database.write() as connection:
+        with self._store.write() as connection:
+            self._store.claim(connection, _lease(run_id))
             row = connection.execute("SELECT status, owner FROM runs WHERE id = ?", (run_id,)).fetchone()
             if row is None:
-                raise UnknownRunError(self._database.path, f"no run {run_id!r}", _LISTED)
+                raise UnknownRunError(self._store.path, f"no run {run_id!r}", _LISTED)
             owner = Owner.from_text(row[1])
-            if row[0] == "running" and not owner.is_gone():
+            if row[0] == "running" and not self._is_dead(connection, run_id, owner):
                 raise RunUnderWayError(
-                    self._database.path,
+                    self._store.path,
                     f"run {run_id} is under way, in process {owner.pid} on {owner.host}",
                     "wait until it ends, or end that process",
                 )
             if row[0] in ("answered", "not_found"):
                 remedy = f"`lcdoc runs show {run_id}` shows its answer; ask again with --refresh for another"
-                raise RunEndedError(self._database.path, f"run {run_id} came to its end", remedy)
+                raise RunEndedError(self._store.path, f"run {run_id} came to its end", remedy)
             connection.execute(
                 "UPDATE runs SET status = 'running', owner = ?, finished_at = NULL, error = '', answer = NULL"
                 " WHERE id = ?",
                 (str(self._journal.owner), run_id),
             )
+            self._leases.take(connection, _lease(run_id))
+        self._leases.hold(_lease(run_id))
         return run_id
 
     def cut_off(self, question: str, workflow: str, model: str, documents: Sequence[tuple[str, str]]) -> Run | None:
         """The latest run of this question that died or was interrupted, if no later one came to an end."""
+        named = json.dumps(list(documents))
         rows = self._select(
-            "WHERE question = ? AND workflow = ? AND model = ? AND documents = ? ORDER BY started_at DESC, id DESC"
-            " LIMIT 1",
-            (_utf8(question), workflow, model, json.dumps(list(documents))),
+            "WHERE substr(documents, 1, 100) = ? AND question = ? AND workflow = ? AND model = ? AND documents = ?"
+            " ORDER BY started_at DESC, id DESC LIMIT 1",
+            (named[:100], _utf8(question), workflow, model, named),
         )
         return rows[0] if rows and rows[0].status in {"died", "interrupted"} else None
 
     def record(self, run_id: str, model: str, totals: ModelUsage) -> None:
         """Record what a run's calls to one model have cost so far, all together. Cheap enough for every call."""
-        row = (
-            run_id,
-            model,
-            totals.calls,
-            totals.failed_calls,
-            totals.stored_calls,
-            totals.tokens_in,
-            totals.tokens_cached,
-            totals.tokens_out,
-            totals.cost_usd,
-            totals.seconds,
-            totals.estimated,
-        )
-        self._journal.post_latest(
-            ("run", run_id, model),
-            lambda c: c.execute(f"INSERT OR REPLACE INTO run_usage VALUES ({', '.join('?' * len(row))})", row),
-        )
+        row = (run_id, model, *astuple(totals))
+        self._journal.post_latest(("run", run_id, model), lambda c: c.execute(_REPLACE_USAGE, row))
 
     def finish(self, run_id: str, status: Outcome, answer: Mapping[str, Any] | None = None, error: str = "") -> None:
         """Record how a run ended. `answer` is plain JSON values: TypeError or ValueError where it is not."""
         packed = None if answer is None else pack(json.dumps(dict(answer), allow_nan=False))
-        row = (status, time.time(), packed, _utf8(error), run_id)
+        row = (status, time.time(), packed, _utf8(error), run_id, str(self._journal.owner))
 
-        def update(connection: sqlite3.Connection) -> None:
+        def update(connection: Connection) -> None:
             changed = connection.execute(
-                "UPDATE runs SET status = ?, finished_at = ?, answer = ?, error = ? WHERE id = ?", row
+                "UPDATE runs SET status = ?, finished_at = ?, answer = ?, error = ? WHERE id = ? AND owner = ?", row
             ).rowcount
+            self._leases.end(connection, _lease(run_id))
             if not changed:
-                _logger.warning("library %s: run %s, which ended, is not there", self._database.path, run_id)
+                _logger.warning("library %s: run %s, which ended, is not there, or another's", self._store.path, run_id)
 
+        self._leases.let_go(_lease(run_id))
         self._journal.post(update)
 
     def list(self, limit: int = 20) -> List[Run]:
@@ -224,14 +222,14 @@ class Runs:
         found = self._select("WHERE substr(id, 1, ?) = ? ORDER BY id LIMIT 2", (max(len(prefix), 1), prefix))
         if len(found) != 1:
             problem = f"more than one run begins with {prefix!r}" if found else f"no run {prefix!r}"
-            raise UnknownRunError(self._database.path, problem, _LISTED)
+            raise UnknownRunError(self._store.path, problem, _LISTED)
         return found[0]
 
     def cost(self, since: datetime | None = None, by: Literal["model", "day", "run"] = "model") -> List[CostLine]:
         """What the runs begun since then have cost: by model, the most tokens first, else in the order of time."""
         self._journal.flush()
         after = 0.0 if since is None else since.timestamp()
-        with self._database.read() as connection:
+        with self._store.read() as connection:
             rows = connection.execute(
                 f"SELECT id, started_at, {_USAGE} FROM runs JOIN run_usage ON run = id WHERE started_at >= ?"
                 " ORDER BY started_at, id",
@@ -256,30 +254,55 @@ class Runs:
     def problems(self) -> List[str]:
         """What is wrong with the recorded runs, a line each."""
         problems: List[str] = []
-        with self._database.read() as connection:
+        with self._store.read() as connection:
             for run_id, owner, *parts in connection.execute(f"SELECT id, owner, {_JSON} FROM runs ORDER BY id"):
                 try:
                     _contents(*parts)
                     Owner.from_text(owner)
                 except (sqlite3.DatabaseError, ValueError, TypeError) as damage:
-                    problems.append(f"{self._database.path}: run {run_id} is damaged ({damage})")
+                    problems.append(f"{self._store.path}: run {run_id} is damaged ({damage})")
         return problems
 
     def _select(self, which: str, values: tuple[Any, ...]) -> List[Run]:
         self._journal.flush()
-        with self._database.read() as connection:
+        with self._store.read() as connection:
             rows = connection.execute(
                 "SELECT id, question, workflow, model, status, owner, started_at, finished_at, error,"
                 f" {_JSON} FROM runs {which}",
                 values,
             ).fetchall()
-            return [_run_from(connection, row) for row in rows]
+            return [self._run_from(connection, row) for row in rows]
 
-    def _new_id(self) -> str:
-        """Eight characters of time and four by chance. Those made here differ in time."""
-        self._last_ms = max(self._last_ms + 1, int((time.time() - _EPOCH_S) * 1000))
-        number = (self._last_ms << 20) | secrets.randbits(20)
-        return "".join(_ALPHABET[number >> shift & 31] for shift in range(55, -1, -5))
+    def _run_from(self, connection: Connection, row: tuple[Any, ...]) -> Run:
+        run_id, question, workflow, model, status, owner, started_at, finished_at, error, *parts = row
+        try:
+            documents, budget, answer = _contents(*parts)
+            gone = status == "running" and self._is_dead(connection, run_id, Owner.from_text(owner))
+        except (ValueError, TypeError) as problem:
+            damaged = sqlite3.DatabaseError(f"run {run_id} cannot be read: {problem}")
+            damaged.sqlite_errorname = "SQLITE_CORRUPT"
+            raise damaged from problem
+        usage = connection.execute(f"SELECT {_USAGE} FROM run_usage WHERE run = ? ORDER BY model", (run_id,)).fetchall()
+        return Run(
+            id=run_id,
+            question=question,
+            workflow=workflow,
+            model=model,
+            documents=documents,
+            budget=budget,
+            status="died" if gone else status,
+            started_at=datetime.fromtimestamp(started_at, UTC),
+            finished_at=None if finished_at is None else datetime.fromtimestamp(finished_at, UTC),
+            answer=answer,
+            error=error,
+            usage={name: _usage(figures) for name, *figures in usage},
+        )
+
+    def _is_dead(self, connection: Connection, run_id: str, owner: Owner) -> bool:
+        """Whether its process is gone, for all that can be told from here."""
+        if owner.is_here():
+            return owner.is_gone()
+        return self._leases.holder(connection, _lease(run_id)) is None
 
 
 _JSON = "documents, budget, answer"
@@ -287,32 +310,15 @@ _USAGE = (
     "run_usage.model, calls, failed_calls, stored_calls, tokens_in, tokens_cached, tokens_out, cost_usd, seconds,"
     " estimated"
 )
+_REPLACE_USAGE = (
+    f"INSERT INTO run_usage (run, {_USAGE.removeprefix('run_usage.')}) VALUES ({', '.join('?' * 11)})"
+    " ON CONFLICT (run, model) DO UPDATE SET "
+    + ", ".join(f"{column} = excluded.{column}" for column in _USAGE.split(", ")[1:])
+)
 
 
-def _run_from(connection: sqlite3.Connection, row: tuple[Any, ...]) -> Run:
-    run_id, question, workflow, model, status, owner, started_at, finished_at, error, *parts = row
-    try:
-        documents, budget, answer = _contents(*parts)
-        gone = status == "running" and Owner.from_text(owner).is_gone()
-    except (ValueError, TypeError) as problem:
-        damaged = sqlite3.DatabaseError(f"run {run_id} cannot be read: {problem}")
-        damaged.sqlite_errorname = "SQLITE_CORRUPT"
-        raise damaged from problem
-    usage = connection.execute(f"SELECT {_USAGE} FROM run_usage WHERE run = ? ORDER BY model", (run_id,)).fetchall()
-    return Run(
-        id=run_id,
-        question=question,
-        workflow=workflow,
-        model=model,
-        documents=documents,
-        budget=budget,
-        status="died" if gone else status,
-        started_at=datetime.fromtimestamp(started_at, UTC),
-        finished_at=None if finished_at is None else datetime.fromtimestamp(finished_at, UTC),
-        answer=answer,
-        error=error,
-        usage={name: _usage(figures) for name, *figures in usage},
-    )
+def _lease(run_id: str) -> str:
+    return f"run/{run_id}"
 
 
 def _contents(

@@ -57,6 +57,3 @@ class Store(Protocol):
 
     def now(self, connection: Any) -> float:
         """Unix time, by the one clock that all who use the database go by."""
-
-    def relax(self) -> None:
-        """This thread's commits need outlive its process only, not a power failure, where that makes them cheaper."""

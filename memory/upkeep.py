@@ -8,8 +8,9 @@ from pathlib import Path
 
 from lcdoc.documents import Document
 from lcdoc.memory.document_rows import chunks_of
+from lcdoc.memory.entries import Entry
 from lcdoc.memory.errors import LibraryError, start_anew
-from lcdoc.memory.library import Entry, Library
+from lcdoc.memory.library import Library
 
 _DAY_S = 86_400.0
 
@@ -49,8 +50,8 @@ def prune(
     while max_bytes is not None and (excess := size_bytes(library) - max_bytes) > 0:
         entries = library.list()
         if not entries:
-            # Documents can be read again; answers would have to be paid again.
-            if not library.calls.prune_bytes(excess):
+            # Documents can be read again; answers would have to be paid again. Shared ones take no room here.
+            if library.shared is not None or not library.calls.prune_bytes(excess):
                 break
             _shrink(library)
             continue

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lcdoc.agents.models.budget import Budget
 from lcdoc.documents import Document
 from lcdoc.memory import Library
-from lcdoc.memory.checkpoints import checkpoints, forget_cancelled
 from lcdoc.memory.runs import Run as RunRecord
 from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.events import Answered, Event, NoteTaken, Partial, Progress, Resumed, Spent, Started
@@ -117,7 +116,7 @@ class GraphWorkflow(ABC):
         run = session.run
         if run.resumed is None:
             await asyncio.gather(asyncio.to_thread(wait_for_import), self.prepare(session))
-        async with checkpoints(self.library.checkpoints_path) as saver:
+        async with self.library.checkpoints() as saver:
             app = self.graph(session).compile(checkpointer=saver, name=self.name)
             config: Any = {
                 "configurable": {"thread_id": run.id},
@@ -126,7 +125,7 @@ class GraphWorkflow(ABC):
             }
             begun = False
             if run.resumed is not None:
-                await forget_cancelled(saver, run.id)
+                await saver.forget_cancelled(run.id)
                 begun = await take_up(session, await app.aget_state(config))
                 if not begun:
                     await saver.adelete_thread(run.id)

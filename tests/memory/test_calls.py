@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcdoc.memory import Call, Library, LibraryBusyError, LibraryCorruptError, LibraryVersionError
-from lcdoc.memory.calls import LEASE_S
 from lcdoc.memory.journal import Owner
+from lcdoc.memory.leases import LEASE_S
 from lcdoc.memory.migrations import APPLICATION_ID, MIGRATIONS
 
 CALL = Call(

@@ -15,7 +15,6 @@ from lcdoc.agents.models.errors import ModelConfigError
 from lcdoc.benchmarks.resume import comparable, killed_and_resumed, prepare, undisturbed
 from lcdoc.benchmarks.shapes import QUESTION, SHAPES, readers_for, shelve
 from lcdoc.memory import Library
-from lcdoc.memory.checkpoints import checkpoints, forget_cancelled
 from lcdoc.memory.errors import UnknownDocumentError
 from lcdoc.memory.runs import RunEndedError, RunUnderWayError, UnknownRunError
 from lcdoc.tests.servers.chat_server import ChatServer
@@ -140,8 +139,8 @@ def test_a_step_that_was_cancelled_half_way_is_done_again(ask):
 
 
 async def left_after_forgetting(library: Library, thread_id: str) -> list[tuple[str, str, object]]:
-    async with checkpoints(library.checkpoints_path) as saver:
-        await forget_cancelled(saver, thread_id)
+    async with library.checkpoints() as saver:
+        await saver.forget_cancelled(thread_id)
         kept = await saver.aget_tuple({"configurable": {"thread_id": thread_id}})
         return list(kept.pending_writes)
 
