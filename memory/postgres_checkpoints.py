@@ -150,7 +150,7 @@ class Checkpoints:
 
     async def _opened(self) -> Connections:
         async def agree(connection: psycopg.AsyncConnection[Any]) -> None:
-            await connection.execute(agreement(lock_timeout_s=self._lock_timeout_s, durable=False))
+            await connection.execute(agreement(lock_timeout_s=self._lock_timeout_s, durable=False), prepare=False)
 
         connections: Connections = AsyncConnectionPool(
             conninfo(self._address),
