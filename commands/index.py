@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,13 +85,16 @@ def index(
         if kv is not None:
             # A slip of the pen should not cost minutes.
             checked_recipe(workspace.model, kv)
-        documents = workspace.read(paths, password=password, on_event=screen.handle)
-        for document in documents:
-            passages = workspace.fill(document, on_event=screen.handle)
-            for warning in document.source.warnings:
-                screen.warn(f"{document.name}: {warning}")
-            pages = len(document.pages)
-            screen.say(f"{document.source.path}: {_count(pages, 'page')}, {_count(passages, 'passage')}")
+        documents: list[Document] = []
+        with closing(workspace.read_each(paths, password=password, on_event=screen.handle)) as reading:
+            for document in reading:
+                passages = workspace.fill(document, on_event=screen.handle)
+                for warning in document.source.warnings:
+                    screen.warn(f"{document.name}: {warning}")
+                pages = len(document.pages)
+                screen.say(f"{document.source.path}: {_count(pages, 'page')}, {_count(passages, 'passage')}")
+                if keeps:
+                    documents.append(document)
         if not keeps:
             return
         keeping = workspace.keeping(

@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -126,7 +126,7 @@ class ParserPool:
         password: str | None = None,
         limits: Limits | None = None,
         in_order: bool = True,
-    ) -> Iterator[tuple[Path, Document | DocumentError]]:
+    ) -> Generator[tuple[Path, Document | DocumentError]]:
         """Each path with its document, or with the error that `load` would raise for it.
 
         In the order given, or with `in_order=False` in that of completion, where a slow document holds nobody up.

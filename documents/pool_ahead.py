@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Final, Generic, TypeVar
 
 from lcdoc.documents.pool_stop import Stop
@@ -24,7 +24,7 @@ def ahead(
     threads: int,
     in_order: bool = True,
     weigh: Callable[[Result], int] = lambda _result: 0,
-) -> Iterator[tuple[Item, Result]]:
+) -> Generator[tuple[Item, Result]]:
     """Each item with what `work` makes of it, in the order of the items or in that of completion.
 
     `threads` items are worked on at once, and begun only while there is room for results, so a slow taker slows the

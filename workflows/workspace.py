@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -15,8 +15,7 @@ from lcdoc.agents.models.call_store import StoreMode
 from lcdoc.agents.models.config import Config
 from lcdoc.agents.models.model import Profile
 from lcdoc.agents.quotes import citation_boxes
-from lcdoc.documents import Document, DocumentError, FileChoice, Limits, NotFoundError, find_files
-from lcdoc.documents.loading import RawFile, parse, read_raw
+from lcdoc.documents import Document, FileChoice, Limits, NotFoundError, find_files
 from lcdoc.memory import Library
 from lcdoc.retrieval.background import BackgroundFill
 from lcdoc.retrieval.chunker import Chunker
@@ -24,10 +23,11 @@ from lcdoc.retrieval.embedders import DEFAULT_EMBEDDER, Embedder, load_embedder
 from lcdoc.retrieval.index import Index
 from lcdoc.workflows.answer import Answer
 from lcdoc.workflows.asking import Asking
-from lcdoc.workflows.events import DocumentFailed, Event, Progress
+from lcdoc.workflows.events import Event, Progress
 from lcdoc.workflows.langgraph_ahead import begin_import
 from lcdoc.workflows.loop import LoopThread
 from lcdoc.workflows.readers import ReadingDesk
+from lcdoc.workflows.reading import DocumentReading
 from lcdoc.workflows.registry import AUTO
 from lcdoc.workflows.search import Search
 from lcdoc.workflows.workflow import Plan, ignore_events
@@ -152,46 +152,36 @@ class Workspace:
         """The documents in these files and folders, each once, read now or taken from the library.
 
         Of several files, one that cannot be read is left out with a DocumentFailed event; if none can be read the first
-        one's DocumentError is raised. `named_only` refuses folders.
+        one's DocumentError is raised. `named_only` refuses folders. Several are parsed at once, and events come from
+        several threads, one at a time.
+        """
+        return list(self.read_each(paths, password=password, on_event=on_event, named_only=named_only))
+
+    def read_each(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        *,
+        password: str | None = None,
+        on_event: Callable[[Event], None] = ignore_events,
+        named_only: bool = False,
+    ) -> Generator[Document]:
+        """As `read`, one document after the other, so that a folder need not fit in memory.
+
+        The next files are parsed while one document is worked with. Close it where a loop over it may be left.
         """
         files = [FileChoice(os.fspath(path), named=True) for path in paths] if named_only else find_files(paths)
-        documents: dict[str, Document] = {}
-        first_error: DocumentError | None = None
-        for file in files:
-            try:
-                document = self._read_one(file.path, password, on_event)
-            except NotFoundError:
-                raise
-            except DocumentError as error:
-                if len(files) == 1:
-                    raise
-                first_error = first_error or error
-                on_event(DocumentFailed(file.path, str(error)))
-            else:
-                documents.setdefault(document.id, document)
-        if not documents:
-            raise first_error or NotFoundError(os.fspath(paths[0]) if paths else "", "no documents", "name a file")
-        return list(documents.values())
-
-    def _read_one(self, path: str, password: str | None, on_event: Callable[[Event], None]) -> Document:
-        raw = read_raw(path, limits=self.limits)
-        known = self.library.document_for(raw.digest, raw.reader, raw.reader_version, path=raw.name)
-        if known is not None and self.library.recipe_of(known.id) == self.chunker.recipe:
-            return known
-        document = known or self._parse(raw, password, on_event)
-        on_event(Progress("indexing", path, 0, 1))
-        self.library.add(document, self.chunker.chunks(document), recipe=self.chunker.recipe)
-        on_event(Progress("indexing", path, 1, 1))
-        return document
-
-    def _parse(self, raw: RawFile, password: str | None, on_event: Callable[[Event], None]) -> Document:
-        # The parser is another process: meanwhile this one can load the embedder.
-        _ = self._embedder_loading
-
-        def progress(done: int, total: int) -> None:
-            on_event(Progress("reading", raw.name, done, total))
-
-        return parse(raw, password=password, limits=self.limits, progress=progress)
+        if not files:
+            raise NotFoundError("", "no documents", "name a file")
+        reading = DocumentReading(
+            self.library,
+            self.chunker,
+            password=password,
+            limits=self.limits,
+            on_event=on_event,
+            # A parser is another process: meanwhile this one can load the embedder.
+            before_parsing=lambda: self._embedder_loading,
+        )
+        return reading.each(files)
 
     def ask(
         self,
@@ -385,7 +375,8 @@ class Workspace:
             on_event(Progress("embedding", document.source.path, done, total))
 
         self.index.fill(document.id, progress=progress, batch_passages=_FILL_PASSAGES)
-        return len(self.library.chunks(document.id))
+        (shelved,) = self.library.shelved([document.id])
+        return len(shelved.chunk_ids)
 
     def answer_json(self, answer: Answer, *, boxes: bool = False, password: str | None = None) -> dict[str, Any]:
         """`Answer.to_json`, with `boxes` for each citation in a PDF where asked for."""
