@@ -8,6 +8,7 @@ import typer
 
 from lcdoc import __version__
 from lcdoc.commands.ask import ask
+from lcdoc.commands.batch import batch_app
 from lcdoc.commands.doctor import doctor
 from lcdoc.commands.eval import eval_app
 from lcdoc.commands.extract import extract
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 for command in (ask, summarize, extract, index, show, trace, models, serve, doctor):
     app.command()(command)
+app.add_typer(batch_app, name="batch")
 app.add_typer(eval_app, name="eval")
 app.add_typer(kv_app, name="kv")
 app.add_typer(library_app, name="library")

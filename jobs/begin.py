@@ -48,7 +48,8 @@ def begin(library: Library, job: Job, *, out: str = "", stdin: bytes | None = No
     job = settled(job, stdin=stdin)
     if not job.documents:
         raise JobError("the job has no documents", "name files or folders, or write documents = [...] in the job file")
-    check_model(library, job)
+    # A model that means nothing, or has no key, is told before documents are read for hours.
+    ReadingDesk(library, job.asked_model)
     sources = Sources(job.documents, stdin=stdin)
     sources.check()
     jobs, settings = library.jobs, job.settings()
@@ -65,16 +66,6 @@ def begin(library: Library, job: Job, *, out: str = "", stdin: bytes | None = No
         jobs.resume(job_id)
     was = "new" if found is None else found.state
     return Begun(jobs.get(job_id), job, found is not None, was, added, sources.skipped)
-
-
-def check_model(library: Library, job: Job) -> None:
-    """Raises ModelError for a model that means nothing, or has no key: before documents are read for hours."""
-    model = job.model
-    if job.kv is not None:
-        from lcdoc.workflows.models import with_recipe
-
-        model = with_recipe(model, job.kv)
-    ReadingDesk(library, model)
 
 
 def _name_of(document: str) -> str:

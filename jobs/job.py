@@ -31,7 +31,7 @@ from lcdoc.agents.models.budget import Budget
 from lcdoc.agents.models.call_store import StoreMode
 from lcdoc.agents.models.model import Profile
 from lcdoc.documents import Limits
-from lcdoc.jobs.errors import JobError
+from lcdoc.jobs.errors import misfit
 from lcdoc.retrieval.embedders import DEFAULT_EMBEDDER
 from lcdoc.workflows.errors import UnknownWorkflowError
 from lcdoc.workflows.registry import AUTO, names
@@ -173,8 +173,9 @@ class Caps(_Value):
         """The same for a ledger."""
         return Budget(usd=self.usd, tokens=self.tokens, calls=self.calls, seconds=self.seconds)
 
-    def __bool__(self) -> bool:
-        return self != Caps()
+    def changed(self, **fields: Any) -> Caps:
+        """The same caps but for these."""
+        return Caps.model_validate({**self.model_dump(), **fields})
 
 
 def _known_limits(given: object) -> object:
@@ -236,9 +237,7 @@ class Job(_Value):
         try:
             return cls.model_validate_json(json.dumps({key: settings[key] for key in settings if key != "same"}))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise JobError(f"the job's settings do not fit ({where}: {first['msg']})", "begin it anew") from None
+            raise misfit(error, "the job is of another version of lcdoc: ", "begin it anew") from None
 
     def to_toml(self) -> str:
         """The job as a file that `load` reads, without the password."""
@@ -257,6 +256,15 @@ class Job(_Value):
         kept = self.model_dump(mode="json", by_alias=True, exclude={"parsing", *_SAME_WHATEVER})
         text = json.dumps([kept, asdict(self.parsing)], sort_keys=True, ensure_ascii=False)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    @property
+    def asked_model(self) -> str | None:
+        """The model's name with how its cache is compressed, as a workspace takes it. Raises ModelError."""
+        if self.kv is None:
+            return self.model
+        from lcdoc.workflows.models import with_recipe
+
+        return with_recipe(self.model, self.kv)
 
     def changed(self, **fields: Any) -> Job:
         """The same job with other values, which are checked. Raises pydantic's ValidationError."""

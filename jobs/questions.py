@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lcdoc.jobs.errors import JobError
+from lcdoc.jobs.errors import JobError, misfit
 from lcdoc.jobs.job import MAX_TASKS, AskTask, ExtractTask
 from lcdoc.workflows.row_files import rows, text_of
 
@@ -81,5 +81,4 @@ def _task(where: str, row: Any, workflow: str | None) -> AskTask:
     try:
         return AskTask.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise JobError(f"{where}: {first['loc'][0]}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
+        raise misfit(error, f"{where}: ") from None

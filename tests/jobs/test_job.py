@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_told_in_one_line_with_its_key(tmp_path, text, said
 
 
 def test_settings_of_another_version_are_told():
-    with pytest.raises(JobError, match="the job's settings do not fit"):
+    with pytest.raises(JobError, match="of another version of lcdoc: unheard_of: extra inputs are not permitted; begin it anew"):
         Job.of({**whole_job().settings(), "unheard_of": 1})
 
 
