@@ -95,13 +95,12 @@ class Crew:
             if process is None and time.monotonic() >= self._not_before:
                 self._places[place] = self._started(place)
 
-    def tend(self) -> list[Ending]:
-        """Look after them: tell what they said, end the silent. Returns how those ended that ended by themselves."""
+    def tend(self) -> None:
+        """Look after them: tell what they said, end the silent, empty the places of those that ended."""
         self._changed.clear()
         with contextlib.suppress(queue.Empty):
             while True:
                 self._said(self._lines.get_nowait())
-        endings: list[Ending] = []
         for place, process in enumerate(self._places):
             if process is None:
                 continue
@@ -113,11 +112,8 @@ class Crew:
             if status is None:
                 continue
             self._places[place] = None
-            if status in set(Ending):
-                endings.append(Ending(status))
-            else:
+            if status not in set(Ending):
                 self._mourn(process, status)
-        return endings
 
     def wait(self, timeout_s: float) -> None:
         """Until something has happened, at most so long."""
