@@ -26,8 +26,10 @@ from lcdoc.documents import DocumentError, NotFoundError
 from lcdoc.memory import LibraryError
 from lcdoc.memory.errors import (
     LibraryAccessError,
+    LibraryAwayError,
     LibraryBusyError,
     LibraryCorruptError,
+    LibraryLostError,
     LibraryVersionError,
     UnknownDocumentError,
 )
@@ -52,6 +54,7 @@ _EVERYBODYS = (
     UnknownModelError,
     WorkflowError,
 )
+_OF_THE_PLACE = (LibraryAccessError, LibraryAwayError, LibraryBusyError, LibraryLostError, VectorStoreError)
 _FOR_USERS = (
     ModelError,
     DocumentError,
@@ -123,7 +126,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_of_the_place(error: BaseException) -> bool:
-    if isinstance(error, LibraryAccessError | LibraryBusyError | VectorStoreError):
+    if isinstance(error, _OF_THE_PLACE):
         return True
     return isinstance(error, OSError) and error.errno in _FULL
 

@@ -100,7 +100,7 @@ class Work:
         self._worker = worker
         self._parse = parse or self._parse_here
         self._purses = purses
-        self._desk = ReadingDesk(library, _model_of(job), config)
+        self._desk = ReadingDesk(library, job.asked_model, config)
         self._asking = Asking(library, self._desk)
         self._chunker = Chunker()
         self._embedder: Embedder | None = None
@@ -223,11 +223,3 @@ class Work:
             _log.warning("what a failed task cost is not known: %s", error)
             return Usage()
         return Usage.of(sum(totals, ModelUsage()), seconds=sum(total.seconds for total in totals))
-
-
-def _model_of(job: Job) -> str | None:
-    if job.kv is None:
-        return job.model
-    from lcdoc.workflows.models import with_recipe
-
-    return with_recipe(job.model, job.kv)
