@@ -46,7 +46,9 @@ def environment_of(place: int, workers: int, job: Job) -> dict[str, str]:
     if found:
         environment["CUDA_VISIBLE_DEVICES"] = found[place % len(found)]
     else:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_processors() // workers)))
+        threads = str(max(1, usable_processors() // workers))
+        for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
+            environment.setdefault(name, threads)
     return environment
 
 

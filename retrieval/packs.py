@@ -77,9 +77,11 @@ one_blas_thread = _OneBlasThread()
 
 
 def cores() -> int:
-    """Cores this process may use, at most MAX_THREADS."""
+    """Cores this process may use, at most MAX_THREADS. OMP_NUM_THREADS bounds them, as it does for BLAS and torch."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(available, MAX_THREADS)
+    named = os.environ.get("OMP_NUM_THREADS", "")
+    most = int(named) if named.isdecimal() else 0
+    return min(available, most or MAX_THREADS, MAX_THREADS)
 
 
 def fill(runner: Runner, texts: Sequence[Sequence[int]], vectors: Matrix, report: Callable[[int], None]) -> None:
