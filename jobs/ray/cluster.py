@@ -47,6 +47,8 @@ class Node:
     host: str
     cpus: float
     gpus: float
+    store_bytes: float
+    """Of its object store."""
     is_head: bool
 
 
@@ -74,19 +76,26 @@ def connected(on: str) -> Iterator[Cluster]:
         ray.shutdown()
 
 
+def is_own(on: str) -> bool:
+    """Whether `on` names a cluster that is started for a job and ends with it."""
+    return on == "ray" and not os.environ.get(_VARIABLE)
+
+
 def nodes() -> list[Node]:
     """The nodes that live, the head first."""
     import ray
 
+    told: Any = ray
     found = [
         Node(
             node["NodeID"],
             node["NodeManagerHostname"],
             node["Resources"].get("CPU", 0.0),
             node["Resources"].get("GPU", 0.0),
+            node["Resources"].get("object_store_memory", 0.0),
             "node:__internal_head__" in node["Resources"],
         )
-        for node in ray.nodes()
+        for node in told.nodes()
         if node["Alive"]
     ]
     return sorted(found, key=lambda node: not node.is_head)

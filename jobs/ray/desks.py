@@ -49,7 +49,7 @@ class _Place:
 class Desks:
     """Opens and closes desks as nodes come and go. For one event loop.
 
-    `say` is told what a user should know; `gone` of members that died, so that what they held is free.
+    `gone` is told of members that died, so that what they held comes free.
     """
 
     def __init__(
@@ -58,13 +58,11 @@ class Desks:
         kind: Kind,
         *,
         concurrency: int,
-        say: Callable[[str], None],
         gone: Callable[[str], None],
     ) -> None:
         self._terms = terms
         self._kind = kind
         self._most = min(_MOST_AT_A_DESK, max(1, concurrency))
-        self._say = say
         self._gone = gone
         self._numbers = itertools.count(1)
         self._places: list[_Place] = []

@@ -13,6 +13,7 @@ from typing import Any, Final
 from lcdoc.agents.models.model import RateLimits
 from lcdoc.agents.models.sharing import SIGN_S, Given, Sharing, Told
 from lcdoc.jobs.ray.cluster import NAMESPACE, on_head
+from lcdoc.memory.journal import Owner
 
 _log = logging.getLogger(__name__)
 
@@ -39,15 +40,15 @@ class Gate:
         return sharing.exchange(member, told, now, _is_gone)
 
 
-def _is_gone(_member: str, unseen_s: float) -> bool:
-    # Members are on other machines: that they are silent is all that can be told.
-    return unseen_s > _GONE_S
+def _is_gone(member: str, unseen_s: float) -> bool:
+    # Of those on other machines, that they are silent is all that can be told.
+    return unseen_s > _GONE_S or Owner.from_text(member).is_gone()
 
 
 class GateActor:
     """The gate as an actor. Made by `gate`."""
 
-    async def __init__(self) -> None:
+    def __init__(self) -> None:
         self._gate = Gate()
         self._ending = asyncio.get_running_loop().create_task(self._end_when_idle())
 

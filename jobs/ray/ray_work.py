@@ -53,16 +53,17 @@ class RayWork:
         self._desks = desks
         self._purse = purse
         # A process that dies on a task is no fault of the next one: so often, the task is not at fault.
-        again = {"max_retries": job.attempts - 1, "num_cpus": 1}
-        self._prepare = ray.remote(remote.prepare).options(num_returns=2, scheduling_strategy="SPREAD", **again)
-        self._answer = ray.remote(remote.answer).options(**again)
+        again: dict[str, Any] = {"max_retries": job.attempts - 1, "num_cpus": 1}
+        self._prepare: Any = ray.remote(remote.prepare).options(num_returns=2, scheduling_strategy="SPREAD", **again)
+        self._answer: Any = ray.remote(remote.answer).options(**again)
         self._making: dict[str, asyncio.Task[Prepared]] = {}
 
     def prepare(self, path: str) -> Prepared:
         """Have a document prepared by a node. Raises UndoneError."""
         import ray
 
-        mark, data = Mark.of(path), None
+        mark = Mark.of(path)
+        data: Any = None
         while True:
             said, parcel = self._prepare.remote(self._terms, path, mark, data)
             try:

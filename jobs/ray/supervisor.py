@@ -137,9 +137,12 @@ class Supervisor:
         terms = [_terms(self._order, library, job)]
         desks = None
         if desk.spec is not None:
-            kind = "local" if desk.runs_here else "server"
-            concurrency = desk.spec.limits.concurrency
-            desks = Desks(terms, kind, concurrency=concurrency, say=self._say, gone=clerk.forget)
+            desks = Desks(
+                terms,
+                "local" if desk.runs_here else "server",
+                concurrency=desk.spec.limits.concurrency,
+                gone=clerk.forget,
+            )
         work = RayWork(job, job_id, terms, Parcels(_room()), desks=desks, purse=purse)
         shift = self._shift = Shift(
             library, work, worker_id=worker, alternating=desks is None, purse=purse, say=self._say
@@ -236,6 +239,4 @@ def _purse(library: Library, job_id: str, job: Job) -> JobPurse | None:
 
 
 def _room() -> int:
-    import ray
-
-    return int(_STORE_PART * ray.cluster_resources().get("object_store_memory", 0.0))
+    return int(_STORE_PART * sum(node.store_bytes for node in nodes()))
