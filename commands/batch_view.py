@@ -103,7 +103,8 @@ def _lines(status: JobStatus, caps: Caps | None, ascii_only: bool) -> Iterator[T
     read = documents["ready"] + documents["failed"]
     yield _bar("read", read, known, "documents", documents["failed"], ascii_only, pages=status.pages)
     yield _bar("answered", tasks["done"] + tasks["failed"], status.total, "", tasks["failed"], ascii_only)
-    yield _row("", ", ".join(filter(None, (_pace(status), _left(status), _state(status)))))
+    if pace := ", ".join(filter(None, (_pace(status), _left(status), _state(status)))):
+        yield _row("", pace)
     if spent := _spent(status, caps):
         yield _row("spent", spent)
     for number, slow in enumerate(status.slowest[:_SLOWEST]):
@@ -148,7 +149,7 @@ def _row(label: str, said: str) -> Text:
 
 
 def _pace(status: JobStatus) -> str:
-    if not status.tasks_per_minute and not status.documents_per_minute:
+    if status.job.state != "open" or not (status.tasks_per_minute or status.documents_per_minute):
         return ""
     return f"{_rate(status.documents_per_minute)} documents and {_rate(status.tasks_per_minute)} answers a minute"
 

@@ -154,7 +154,7 @@ def _ended(screen: Screen, library: Library, job: Job, status: JobStatus, folder
     documents = sum(status.documents.values())
     screen.say(f"job {record.id}: {answers}, from {documents:,} document{'s'[: documents != 1]}{spent}")
     for reason, count in reasons.most_common(_REASONS):
-        screen.warn(f"{count:,} failed: {reason}")
+        screen.warn(f"{count:,} answer{'s'[: count != 1]} failed: {reason}")
     if (others := len(reasons) - _REASONS) > 0:
         screen.warn(f"and {others:,} other reasons; see the rows with an error")
     if tasks["failed"]:

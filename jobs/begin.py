@@ -10,7 +10,8 @@ from lcdoc.agents.models.config import load_config
 from lcdoc.agents.models.names import wanted
 from lcdoc.jobs.errors import JobError
 from lcdoc.jobs.job import Job
-from lcdoc.jobs.sources import Sources, located, told_apart
+from lcdoc.jobs.result_log import check_folder
+from lcdoc.jobs.sources import STDIN, Sources, located, told_apart
 from lcdoc.memory import Library
 from lcdoc.memory.job_records import JobRecord
 from lcdoc.workflows.readers import ReadingDesk
@@ -54,6 +55,8 @@ def begin(library: Library, job: Job, *, out: str = "", stdin: bytes | None = No
     sources.check()
     jobs, settings = library.jobs, job.settings()
     found = jobs.same(settings)
+    if out:
+        check_folder(Path(out), None if found is None else found.id)
     if found is None:
         name = job.name or _name_of(job.documents[0])
         job_id = jobs.create(settings, tasks=len(job.tasks), attempts=job.attempts, name=name, out=out)
@@ -69,4 +72,4 @@ def begin(library: Library, job: Job, *, out: str = "", stdin: bytes | None = No
 
 
 def _name_of(document: str) -> str:
-    return Path(document.removeprefix("@")).name
+    return "standard input" if document.startswith(STDIN) else Path(document.removeprefix("@")).name

@@ -112,9 +112,25 @@ class ResultLog:
             problem = f"{self.path}, line {number} is no row of results"
             raise JobError(problem, "name another folder with --out, or move the file away") from None
         if job != self._job:
-            problem = f"{self.path} holds the results of another job, {job}"
-            raise JobError(problem, "name another folder with --out, or move the file away")
+            raise _of_another(self.path, job)
         return key
+
+
+def check_folder(folder: Path, job: str | None) -> None:
+    """Raises JobError where the folder has results of another job than this one; None: of any."""
+    path = folder / NAME
+    try:
+        with path.open("rb") as stream:
+            first = json.loads(stream.readline() or "{}")
+    except (OSError, ValueError, RecursionError):
+        return
+    if isinstance(first, dict) and first.get("job", job) != job:
+        raise _of_another(path, first["job"])
+
+
+def _of_another(path: Path, job: str) -> JobError:
+    problem = f"{path} holds the results of another job, {job}"
+    return JobError(problem, "name another folder with --out, or move the file away")
 
 
 def line_of(result: Result) -> bytes:
