@@ -8,6 +8,7 @@ from lcdoc.agents.models.budget import Budget
 from lcdoc.agents.models.call_store import StoreMode
 from lcdoc.agents.models.errors import ModelConfigError
 from lcdoc.agents.models.model import Profile
+from lcdoc.agents.models.purse import Purse
 from lcdoc.agents.offline_reader import OfflineReader
 from lcdoc.documents import Document
 from lcdoc.memory import Library
@@ -44,9 +45,10 @@ class Asking:
         store: StoreMode,
         profile: Profile | None,
         on_event: OnEvent,
+        purse: Purse | None = None,
     ) -> Answer:
-        """See `Workspace.ask`."""
-        readers = await self._desk.readers(embedder, store=store, profile=profile, on_event=on_event)
+        """See `Workspace.ask`. `purse` is what this run may spend together with others."""
+        readers = await self._desk.readers(embedder, store=store, profile=profile, on_event=on_event, purse=purse)
         stage = await self._desk.stage(embedder, profile=profile) if workflow == AUTO else None
         made = self._made(workflow, search, readers, stage, embedder)
         return await run(made, question, documents, budget=self._desk.budget(budget), on_event=on_event)
@@ -61,9 +63,10 @@ class Asking:
         budget: Budget | None,
         profile: Profile | None,
         on_event: OnEvent,
+        purse: Purse | None = None,
     ) -> Answer:
-        """See `Workspace.resume`."""
-        own = await self._desk.readers(embedder, store="use", profile=profile, on_event=on_event)
+        """See `Workspace.resume`. `purse` is what this run may spend together with others."""
+        own = await self._desk.readers(embedder, store="use", profile=profile, on_event=on_event, purse=purse)
         readers = Resuming(own, cut_off)
         made = make(cut_off.workflow, self._library, search, readers)
         return await run(made, cut_off.question, documents, budget=self._desk.budget(budget), on_event=on_event)

@@ -6,6 +6,7 @@ from lcdoc.agents.models.budget import Ledger
 from lcdoc.agents.models.call_store import StoreMode
 from lcdoc.agents.models.fingerprint import public_url
 from lcdoc.agents.models.model import ModelSpec, Profile
+from lcdoc.agents.models.purse import Purse
 from lcdoc.agents.models.rehearsal import RehearsalModel
 from lcdoc.agents.models.stack import ModelStack
 from lcdoc.agents.models.through_caches import ThroughCaches
@@ -25,12 +26,19 @@ class ModelReaders:
     """Runs through a model. Their usage is recorded call by call, so that a killed process leaves true figures."""
 
     def __init__(
-        self, stack: ModelStack, *, store: StoreMode, profile: Profile | None, warnings: tuple[str, ...] = ()
+        self,
+        stack: ModelStack,
+        *,
+        store: StoreMode,
+        profile: Profile | None,
+        warnings: tuple[str, ...] = (),
+        purse: Purse | None = None,
     ) -> None:
         self._stack = stack
         self._store = store
         self._profile = profile
         self._warnings = warnings
+        self._purse = purse
 
     def start(self, asked: Asked) -> Run:
         library, spec = self._stack.library, self._stack.spec
@@ -43,7 +51,8 @@ class ModelReaders:
         def record(model: str, totals: ModelUsage) -> None:
             library.runs.record(run_id, model, before.get(model, ModelUsage()) + totals)
 
-        ledger, ahead = Ledger(asked.budget, on_usage=record), self._stack.read_ahead()
+        ledger = Ledger(asked.budget, on_usage=record, purse=self._purse)
+        ahead = self._stack.read_ahead()
         model = self._stack.for_run(ledger, store=self._store, ahead=ahead)
         reader = PromptedReader(model, secret=library.secret(), profile=self._profile)
         return Run(

@@ -12,6 +12,7 @@ from lcdoc.agents.models.config import Config, load_config
 from lcdoc.agents.models.errors import ModelConfigError
 from lcdoc.agents.models.model import ChatModel, ModelSpec, Profile
 from lcdoc.agents.models.names import is_offline, resolve, wanted
+from lcdoc.agents.models.purse import Purse
 from lcdoc.agents.offline_reader import OfflineReader
 from lcdoc.documents import Document
 from lcdoc.memory import Library
@@ -23,6 +24,7 @@ from lcdoc.workflows.run import OFFLINE, Run
 from lcdoc.workflows.workflow import ignore_events
 
 if TYPE_CHECKING:
+    from lcdoc.agents.models.shared_limits import SharedLimits
     from lcdoc.agents.models.stack import ModelStack
     from lcdoc.workflows.keeping import For, Keeping, Kept
     from lcdoc.workflows.rehearsal import Stage as Rehearsal
@@ -83,18 +85,19 @@ class Readers(Protocol):
 
 
 class OfflineReaders:
-    """Runs without a language model. They cost nothing."""
+    """Runs without a language model. They cost nothing but time, of which `purse` may have a cap."""
 
-    def __init__(self, embedder: Embedder, runs: Runs) -> None:
+    def __init__(self, embedder: Embedder, runs: Runs, *, purse: Purse | None = None) -> None:
         self._reader = OfflineReader(embedder)
         self._runs = runs
+        self._purse = purse
 
     def start(self, asked: Asked) -> Run:
         asked = asked.taking_over(self._runs, OFFLINE)
         return Run(
             asked.begin(self._runs, OFFLINE),
             self._reader,
-            Ledger(asked.budget),
+            Ledger(asked.budget, purse=self._purse),
             self._runs,
             concurrency=_OFFLINE_CONCURRENCY,
             resumed=asked.resumed,
@@ -116,11 +119,20 @@ class Resuming:
 class ReadingDesk:
     """The model that a workspace answers with, if any: chosen by name at once, connected at the first question.
 
+    `shared` is who shares what the model's server admits among those that ask it: None: the processes of this machine.
     Raises ModelNameError, ModelConfigError for a name, a key or a configuration that does not fit.
     """
 
-    def __init__(self, library: Library, model: str | None = None, config: Config | None = None) -> None:
+    def __init__(
+        self,
+        library: Library,
+        model: str | None = None,
+        config: Config | None = None,
+        *,
+        shared: SharedLimits | None = None,
+    ) -> None:
         self._library = library
+        self._shared = shared
         self._config = config or load_config()
         name = wanted(model, self._config)
         self._chosen = None if is_offline(name) else resolve(name, self._config)
@@ -154,17 +166,20 @@ class ReadingDesk:
         store: StoreMode,
         profile: Profile | None,
         on_event: Callable[[Event], None] = ignore_events,
+        purse: Purse | None = None,
     ) -> Readers:
         """What gives runs their readers. At its first use a model's server may be asked for the model's window.
 
-        `on_event` is told when a local model is fetched or loaded, from the event loop of the run.
+        `on_event` is told when a local model is fetched or loaded, from the event loop of the run. `purse` is what the
+        runs share with others, beside the budget that each of them has.
         """
         self._on_event = on_event
         if self._chosen is None:
-            return OfflineReaders(embedder, self._library.runs)
+            return OfflineReaders(embedder, self._library.runs, purse=purse)
         from lcdoc.workflows.model_readers import ModelReaders
 
-        return ModelReaders(await self._connected(), store=store, profile=profile, warnings=self._chosen.notes)
+        stack = await self._connected()
+        return ModelReaders(stack, store=store, profile=profile, warnings=self._chosen.notes, purse=purse)
 
     async def stage(self, embedder: Embedder, *, profile: Profile | None) -> Rehearsal | None:
         """Where a run through the model can be rehearsed; None when no model is asked."""
@@ -220,11 +235,16 @@ class ReadingDesk:
                 raise ValueError("no model was chosen")
             # Not before a model is asked: offline answers need not wait for its imports.
             from lcdoc.agents.models.discovery import resolve_online
+            from lcdoc.agents.models.machine_limits import machine_limits
             from lcdoc.agents.models.stack import ModelStack
 
             self._chosen = await resolve_online(self._chosen, memos=self._library.memos, on_progress=self._progress)
             self._stack = ModelStack(
-                self._chosen, self._library, on_progress=self._progress, kept=self._config.kept_caches
+                self._chosen,
+                self._library,
+                on_progress=self._progress,
+                kept=self._config.kept_caches,
+                shared=machine_limits() if self._shared is None else self._shared,
             )
         return self._stack
 

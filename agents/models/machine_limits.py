@@ -29,8 +29,8 @@ class MachineLimits:
     Where the file cannot be had, that is logged, and the limits are held by this process for itself meanwhile.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._file = SharedFile(machine_path() if path is None else path)
+    def __init__(self, path: Path) -> None:
+        self._file = SharedFile(path)
         # The file's lock is not to keep the event loop waiting.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lcdoc-limits")
         self._alone: dict[str, Sharing] = {}
@@ -71,7 +71,9 @@ def _is_gone(member: str, _unseen_s: float) -> bool:
     return Owner.from_text(member).is_gone()
 
 
-@cache
 def machine_limits() -> MachineLimits:
-    """Those of this process."""
-    return MachineLimits()
+    """Those of this process: all its stacks talk through one thread and one connection."""
+    return _limits_in(machine_path())
+
+
+_limits_in = cache(MachineLimits)

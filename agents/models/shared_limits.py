@@ -113,12 +113,14 @@ class SharedLimiter:
 
     async def _talk(self, changed: asyncio.Event) -> None:
         """Tell and be told, as long as there is anything."""
-        while self._waiting or self._ended or self._under_way:
+        while True:
             changed.clear()
             try:
                 wait_s = await self._talk_once()
             except Exception as error:  # noqa: BLE001 - it is raised where turns are waited for
                 self._fail(error)
+                return
+            if not (self._waiting or self._ended or self._under_way):
                 return
             if wait_s is None or wait_s > 0:
                 try:
