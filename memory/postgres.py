@@ -157,7 +157,7 @@ class PostgresDatabase:
                 committed = self._commit(transaction)
             except BaseException:
                 with suppress(psycopg.Error):
-                    transaction.raw.execute(b"ROLLBACK")
+                    transaction.raw.execute(b"ROLLBACK", prepare=False)
                 raise
             finally:
                 self._local.current = None
@@ -190,7 +190,7 @@ class PostgresDatabase:
     def _commit(self, transaction: Transaction) -> bool:
         """True: it is committed. False: the connection was lost before that was told."""
         try:
-            cursor = transaction.raw.execute(b"COMMIT")
+            cursor = transaction.raw.execute(b"COMMIT", prepare=False)
         except psycopg.OperationalError:
             if transaction.number and transaction.raw.closed:
                 return False

@@ -37,8 +37,9 @@ def migrate(connection: Connection, path: str) -> None:
 
 
 def _version(connection: Connection, path: str) -> int:
-    (there,) = connection.execute("SELECT to_regclass(?) IS NOT NULL", (f"{SCHEMA}.meta",)).fetchone()
-    if not there:
+    # Not `to_regclass`: in a transaction that waited for another's to make it, that may still say there is none.
+    there = "SELECT 1 FROM pg_tables WHERE schemaname = ? AND tablename = 'meta'"
+    if connection.execute(there, (SCHEMA,)).fetchone() is None:
         return 0
     version = int(connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()[0])
     if version > len(STEPS):

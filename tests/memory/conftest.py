@@ -21,8 +21,8 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def shared(postgres: PostgresServer) -> str:
-    """The address of a new database on the server."""
-    return postgres.database()
+    """The address of a database on the server, in which is nothing."""
+    return postgres.emptied()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
