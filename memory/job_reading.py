@@ -101,6 +101,16 @@ class JobReading:
                 return
             document, task = rows[-1].document, rows[-1].task
 
+    def documents_wanted(self) -> set[str]:
+        """Ids of documents that are ready and have tasks to be done, in jobs that were not cancelled."""
+        with self._store.read() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT d.document_id FROM jobs AS j JOIN job_tasks AS t ON t.job = j.id"
+                " JOIN job_documents AS d ON d.job = t.job AND d.number = t.document"
+                " WHERE j.state IN ('open', 'paused') AND t.state IN ('waiting', 'alone', 'running')"
+            ).fetchall()
+        return {document_id for (document_id,) in rows}
+
     def problems(self) -> List[str]:
         """What is wrong with the jobs kept, a line each."""
         with self._store.read() as connection:

@@ -77,69 +77,60 @@ def status(connection: Connection, job: str, now: float) -> JobStatus | None:
     if not found:
         return None
     record = found[0]
-    documents, preparing, ready, unreadable, running, done, failed, *sums = connection.execute(
-        "SELECT documents, preparing, ready, unreadable, running, done, failed, pages, characters, reading_s,"
-        " answering_s, calls, failed_calls, stored_calls, tokens_in, tokens_cached, tokens_out, cost_usd, unpriced,"
-        " calls_s, estimated FROM job_totals WHERE job = ?",
-        (job,),
-    ).fetchone()
-    pages, characters, reading_s, answering_s, *usage = sums
-    calls, failed_calls, stored_calls, tokens_in, tokens_cached, tokens_out, known_usd, unpriced, *rest = usage
-    waiting = documents * record.tasks - running - done - failed
+    total = _totals(connection, job)
+    waiting = total["documents"] * record.tasks - total["running"] - total["done"] - total["failed"]
     cancelled = record.state == "cancelled"
+    workers = _workers(connection, job, now)
+    begun = min((worker.started_at for worker in workers), default=record.created_at).timestamp()
     return JobStatus(
         job=record,
         documents={
-            "waiting": documents - preparing - ready - unreadable,
-            "preparing": preparing,
-            "ready": ready,
-            "failed": unreadable,
+            "waiting": total["documents"] - total["preparing"] - total["ready"] - total["unreadable"],
+            "preparing": total["preparing"],
+            "ready": total["ready"],
+            "failed": total["unreadable"],
         },
         tasks={
             "waiting": 0 if cancelled else waiting,
-            "running": running,
-            "done": done,
-            "failed": failed,
+            "running": total["running"],
+            "done": total["done"],
+            "failed": total["failed"],
             "cancelled": waiting if cancelled else 0,
         },
-        pages=pages,
-        characters=characters,
+        pages=total["pages"],
+        characters=total["characters"],
         usage=ModelUsage(
-            calls=calls,
-            failed_calls=failed_calls,
-            stored_calls=stored_calls,
-            tokens_in=tokens_in,
-            tokens_cached=tokens_cached,
-            tokens_out=tokens_out,
-            cost_usd=None if unpriced else known_usd,
-            seconds=rest[0],
-            estimated=bool(rest[1]),
+            calls=total["calls"],
+            failed_calls=total["failed_calls"],
+            stored_calls=total["stored_calls"],
+            tokens_in=total["tokens_in"],
+            tokens_cached=total["tokens_cached"],
+            tokens_out=total["tokens_out"],
+            cost_usd=None if total["unpriced"] else total["cost_usd"],
+            seconds=total["calls_s"],
+            estimated=total["estimated"] > 0,
         ),
-        known_usd=known_usd,
-        reading_s=reading_s,
-        answering_s=answering_s,
-        documents_per_minute=_rate(
-            connection,
-            "SELECT ended_at FROM job_documents WHERE job = ? AND ended_at > 0 ORDER BY ended_at DESC LIMIT ?",
-            job,
-            now,
-        ),
-        tasks_per_minute=_rate(
-            connection,
-            "SELECT finished_at FROM job_results WHERE job = ? ORDER BY sequence DESC LIMIT ?",
-            job,
-            now,
-        ),
-        slowest=tuple(
-            DocumentCost(number, path_from_text(path), pages_, seconds)
-            for number, path, pages_, seconds in connection.execute(
-                "SELECT number, path, pages, seconds FROM job_documents WHERE job = ? AND seconds > 0"
-                " ORDER BY seconds DESC LIMIT ?",
-                (job, _SLOWEST),
-            )
-        ),
-        workers=_workers(connection, job, now),
+        known_usd=total["cost_usd"],
+        reading_s=total["reading_s"],
+        answering_s=total["answering_s"],
+        documents_per_minute=_rate(_moments(connection, _DOCUMENTS_ENDED, job), now, begun),
+        tasks_per_minute=_rate(_moments(connection, _TASKS_ENDED, job), now, begun),
+        slowest=_slowest(connection, job),
+        workers=workers,
     )
+
+
+_TOTALS = (
+    "documents, preparing, ready, unreadable, running, done, failed, pages, characters, reading_s, answering_s, calls,"
+    " failed_calls, stored_calls, tokens_in, tokens_cached, tokens_out, cost_usd, unpriced, calls_s, estimated"
+)
+_DOCUMENTS_ENDED = "SELECT ended_at FROM job_documents WHERE job = ? AND ended_at > 0 ORDER BY ended_at DESC LIMIT ?"
+_TASKS_ENDED = "SELECT finished_at FROM job_results WHERE job = ? ORDER BY sequence DESC LIMIT ?"
+
+
+def _totals(connection: Connection, job: str) -> dict[str, Any]:
+    row = connection.execute(f"SELECT {_TOTALS} FROM job_totals WHERE job = ?", (job,)).fetchone()
+    return dict(zip(_TOTALS.split(", "), row, strict=True))
 
 
 def _record(row: Sequence[Any]) -> JobRecord:
@@ -159,14 +150,23 @@ def _record(row: Sequence[Any]) -> JobRecord:
     )
 
 
-def _rate(connection: Connection, latest: str, job: str, now: float) -> float:
-    """How many a minute, of the moments at which things ended, the latest first."""
-    moments = [moment for (moment,) in connection.execute(latest, (job, _COUNTED)) if moment > now - RECENT_S]
-    if not moments:
-        return 0.0
-    # Where the work began in between, or all that are counted are younger, the time is shorter.
-    begun = moments[-1] if len(moments) in (1, _COUNTED) else now - RECENT_S
-    return 60 * len(moments) / max(now - begun, 1.0)
+def _moments(connection: Connection, latest: str, job: str) -> list[float]:
+    return [moment for (moment,) in connection.execute(latest, (job, _COUNTED))]
+
+
+def _rate(moments: list[float], now: float, begun: float) -> float:
+    """How many a minute, of the moments at which things ended, the latest first, where work has `begun`."""
+    since = max(begun, now - RECENT_S, moments[-1] if len(moments) == _COUNTED else 0.0)
+    return 60 * sum(moment >= since for moment in moments) / max(now - since, 1.0)
+
+
+def _slowest(connection: Connection, job: str) -> tuple[DocumentCost, ...]:
+    rows = connection.execute(
+        "SELECT number, path, pages, seconds FROM job_documents WHERE job = ? AND seconds > 0"
+        " ORDER BY seconds DESC LIMIT ?",
+        (job, _SLOWEST),
+    )
+    return tuple(DocumentCost(number, path_from_text(path), pages, seconds) for number, path, pages, seconds in rows)
 
 
 def _workers(connection: Connection, job: str, now: float) -> tuple[JobWorker, ...]:

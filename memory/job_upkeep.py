@@ -57,13 +57,9 @@ def remove(store: Store, job: str) -> None:
             for table, column in (("job_results", "document"), ("job_tasks", "document"), ("job_documents", "number")):
                 connection.execute(f"DELETE FROM {table} WHERE job = ? AND {column} > ?", (job, last - _TOGETHER))
             if last <= 0:
-                for table, column in (
-                    ("job_leases", "job"),
-                    ("job_workers", "job"),
-                    ("job_totals", "job"),
-                    ("jobs", "id"),
-                ):
-                    connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (job,))
+                for table in ("purses", "purse_owners", "work_clocks", "job_leases", "job_workers", "job_totals"):
+                    connection.execute(f"DELETE FROM {table} WHERE job = ?", (job,))
+                connection.execute("DELETE FROM jobs WHERE id = ?", (job,))
 
 
 def removed(connection: Connection) -> list[str]:

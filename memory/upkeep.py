@@ -31,14 +31,18 @@ def prune(
     SQLite file, the vectors and the kept caches together are no larger, first the caches not read from the longest,
     then the document not asked for the longest; when none is left, the stored calls not used the longest.
     `calls_unused_days`, `caches_unused_days`: every stored call, every kept cache not used in so many days.
+
+    Documents that jobs have still to do with stay, whatever the rule.
     """
     removed: list[Entry] = []
+    wanted = library.jobs.documents_wanted()
     oldest = None if unused_days is None else time.time() - unused_days * _DAY_S
-    for entry in library.list():
+    for entry in _others(library, wanted):
         if (missing and _is_gone(library, entry)) or (oldest is not None and entry.used_at.timestamp() < oldest):
             _forget(library, entry, removed)
     _remove_stray_vectors(library)
     library.caches.remove_stray()
+    library.jobs.prune()
     if caches_unused_days is not None:
         library.caches.prune(caches_unused_days)
     forgotten = 0 if calls_unused_days is None else library.calls.prune(calls_unused_days)
@@ -48,7 +52,7 @@ def prune(
         # They can be made again without asking anybody.
         library.caches.trim(max(0, library.caches.bytes() - excess))
     while max_bytes is not None and (excess := size_bytes(library) - max_bytes) > 0:
-        entries = library.list()
+        entries = _others(library, wanted)
         if not entries:
             # Documents can be read again; answers would have to be paid again. Shared ones take no room here.
             if library.shared is not None or not library.calls.prune_bytes(excess):
@@ -77,7 +81,8 @@ def verify(library: Library) -> list[str]:
     """What is wrong with the library, a line each; empty when it is sound. Changes nothing.
 
     Recomputes every document's id from its text and layout, checks that chunks lie inside the text, in order, has
-    SQLite and FTS5 check their structures, and reads every stored call, run, evaluation, vector file and kept cache.
+    SQLite and FTS5 check their structures, and reads every stored call, run, evaluation, result of a job, vector file
+    and kept cache.
     """
     problems: list[str] = []
     try:
@@ -104,6 +109,7 @@ def verify(library: Library) -> list[str]:
         problems += library.calls.problems()
         problems += library.runs.problems()
         problems += library.evaluations.problems()
+        problems += library.jobs.problems()
         problems += library.caches.problems()
         with library.database.write() as connection:
             connection.execute("INSERT INTO passages (passages) VALUES ('integrity-check')")
@@ -149,6 +155,10 @@ def _vector_problems(library: Library, counts: dict[str, int]) -> list[str]:
         else:
             problems.append(f"{stored.path}: vectors of no document in the library; `lcdoc library prune` removes them")
     return problems
+
+
+def _others(library: Library, wanted: set[str]) -> list[Entry]:
+    return [entry for entry in library.list() if entry.id not in wanted]
 
 
 def _is_gone(library: Library, entry: Entry) -> bool:
