@@ -72,9 +72,10 @@ def keep_amounts(connection: Connection, key: tuple[str, int, str], spent: Spend
 
 def keep_working(connection: Connection, key: tuple[str, int, str], now: float, *, working: bool | None) -> float:
     """Whether a process is at work from `now` on (None: as before); for how long somebody was, so far, in seconds."""
-    job, document, _ = key
-    at_work = [row.owner for row in rows_of(connection, job, document) if row.working and not row.is_gone(now)]
-    seconds = tick(connection, job, document, now, somebody=bool(at_work))
+    job, document, owner = key
+    at_work = [row for row in rows_of(connection, job, document) if row.working]
+    somebody = any(row.owner == owner or not row.is_gone(now) for row in at_work)
+    seconds = tick(connection, job, document, now, somebody=somebody)
     if working is not None:
         connection.execute(
             "INSERT INTO purses (job, document, owner, working) VALUES (?, ?, ?, ?)"

@@ -161,7 +161,7 @@ class JobPurse:
                 if not part.uses:
                     # Whoever is next looks its row up again: by then this is written, since the journal keeps order.
                     del self._documents[part.document]
-                    self._journal.post(self._writing(part))
+                    self._journal.post(self._writing(part, put_away=True))
 
     async def reserve(self, number: int, worst: Spending) -> int:
         """See `DocumentPurse.reserve`."""
@@ -247,11 +247,13 @@ class JobPurse:
             part.spent = added(row.spent for row in rows if row.owner == self._owner)
         return [row for row in rows if row.owner != self._owner]
 
-    def _writing(self, part: Part) -> Operation[None]:
+    def _writing(self, part: Part, *, put_away: bool = False) -> Operation[None]:
         def write(connection: Connection) -> None:
             self._store.claim(connection, self._job)
             with self._lock:
-                self._write(connection, part)
+                # What is done for the latest of several comes last: by then the part may be another.
+                if put_away or part.uses:
+                    self._write(connection, part)
 
         return write
 
@@ -277,9 +279,10 @@ class JobPurse:
                 if was != bool(part.at_work):
                     self._journal.post(self._working(part, working=bool(part.at_work)))
 
-    def _working(self, part: Part, *, working: bool | None) -> Operation[None]:
+    def _working(self, part: Part, *, working: bool) -> Operation[None]:
         def work(connection: Connection) -> None:
             self._store.claim(connection, self._job)
+            self._sign(connection)
             self._work(connection, part, working=working)
 
         return work
