@@ -60,7 +60,7 @@ class JobReading:
         """How many tasks are neither done nor failed, those of documents not yet read included."""
         with self._store.read() as connection:
             row = connection.execute(
-                "SELECT t.documents * j.tasks - t.done - t.failed FROM jobs AS j JOIN job_totals AS t ON t.job = j.id"
+                "SELECT documents * tasks - done - failed FROM jobs AS j JOIN job_totals AS total ON total.job = j.id"
                 " WHERE j.id = ? AND j.state <> 'removed'",
                 (job,),
             ).fetchone()

@@ -31,7 +31,8 @@ def records(connection: Connection, which: str, values: Sequence[Any]) -> list[J
     """The jobs (`j`) that this condition holds for, the latest first."""
     rows = connection.execute(
         "SELECT j.id, j.name, j.settings, j.tasks, j.attempts, j.state, j.reason, j.out, j.created_at, j.changed_at,"
-        " t.documents * j.tasks - t.done - t.failed FROM jobs AS j JOIN job_totals AS t ON t.job = j.id"
+        " total.documents * j.tasks - total.done - total.failed"
+        " FROM jobs AS j JOIN job_totals AS total ON total.job = j.id"
         f" WHERE j.state <> 'removed' AND {which} ORDER BY j.created_at DESC, j.id",
         values,
     ).fetchall()
