@@ -74,7 +74,7 @@ def extracted(reader: OfflineReader, passages: Sequence[Passage], fields: Sequen
 
 
 def _findings(reader: OfflineReader, passages: Sequence[Passage], field: Field) -> list[Finding]:
-    found = list(_from_labels(passages, field))
+    found = list(from_labels(passages, field))
     if found and not field.many:
         return found
     asked = Question.of(field.question)
@@ -98,7 +98,8 @@ def _distinct(findings: Sequence[Finding]) -> list[Finding]:
     return list(by_value.values())
 
 
-def _from_labels(passages: Sequence[Passage], field: Field) -> Iterator[Finding]:
+def from_labels(passages: Sequence[Passage], field: Field) -> Iterator[Finding]:
+    """Values of the lines that are labelled like the field, in order."""
     for passage in passages:
         habits = habits_of(passage.document)
         for line in labelled(passage, field.label):

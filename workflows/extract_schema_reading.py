@@ -154,7 +154,7 @@ class _Reading:
             raise SchemaError(f"the schema has more than {MAX_FIELDS} fields", "part it, and extract in several runs")
         enum = self._enum(shape, path)
         given = shape.get("type", _type_of(enum))
-        if given not in TYPES:
+        if not isinstance(given, str) or given not in TYPES:
             remedy = f"there are {', '.join(TYPES)}, array and object"
             raise self._error(path, f"has the type {_shown(given)}", remedy)
         self._only(shape, path, {"type", "format", "enum", "const", *BOUNDS})
@@ -229,7 +229,7 @@ class _Reading:
     def _name(self, name: Any, path: Path) -> str:
         if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
             raise self._error(
-                path, f"has the property {_shown(name)}", f"names have 1 to {MAX_NAME_CHARACTERS} letters"
+                path, f"has the property {_shown(name)}", f"names have 1 to {MAX_NAME_CHARACTERS} characters"
             )
         return name
 
