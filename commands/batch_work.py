@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,13 +17,16 @@ from lcdoc.commands.batch_view import BatchView
 from lcdoc.commands.guard import INTERRUPTED
 from lcdoc.jobs.errors import JobError
 from lcdoc.jobs.job import Job
-from lcdoc.jobs.results_folder import ResultsFolder, kept_results, out_folder
-from lcdoc.memory import Library
+from lcdoc.jobs.results_folder import ResultsFolder, kept_results
+from lcdoc.memory import Library, LibraryAwayError
+from lcdoc.memory.errors import LibraryBusyError
 from lcdoc.screen import money
 
 if TYPE_CHECKING:
     from lcdoc.memory.job_records import JobRecord, JobStatus
     from lcdoc.screen import Screen
+
+_log = logging.getLogger(__name__)
 
 NOT_ALL = 3
 """Exit code: it ended, and some rows are failures, or are missing since it was stopped."""
@@ -41,7 +45,7 @@ def work_at(
     """Have workers do what is left of the job, and show it. Raises typer.Exit with the command's exit code, where that
     is not 0."""
     job = Job.of(record.settings)
-    folder = out_folder(record.out)
+    folder = Path(record.out) if record.out else None
     with (
         BatchView(screen, job.caps) as view,
         nullcontext() if folder is None else ResultsFolder(library, record.id, job, folder) as results,
@@ -63,9 +67,9 @@ def work_at(
         view.stop()
         writing.catch_up()
         if stop.is_set() and status.unfinished:
-            raise _interrupted(screen, status)
-        if results is not None and not status.unfinished:
-            results.finish(csv=csv)
+            raise _interrupted(screen, status, on)
+        if not status.unfinished:
+            writing.finish(record.id, csv=csv)
     _ended(screen, library, job, status, folder, csv=csv)
 
 
@@ -81,7 +85,7 @@ def _run(
     if on is not None:
         from lcdoc.jobs.ray.driver import run_job as run_on_ray
 
-        return run_on_ray(library.path, job_id, on=on, on_status=on_status, stop=stop)
+        return run_on_ray(library.path, job_id, on=on, on_status=on_status, on_line=on_line, stop=stop)
     from lcdoc.jobs.runner import run_job
 
     return run_job(library.path, job_id, workers=workers, on_status=on_status, on_line=on_line, stop=stop)
@@ -105,18 +109,32 @@ class _Writing:
             if not self._told:
                 self._screen.warn(f"{error.problem}; the rows are kept in the library, and written when they can be")
             self._told = True
+        except (LibraryBusyError, LibraryAwayError) as error:
+            _log.info("the next time: %s", error)
+
+    def finish(self, job_id: str, *, csv: bool) -> None:
+        if self._results is None:
+            return
+        try:
+            self._results.finish(csv=csv)
+        except JobError as error:
+            raise JobError(error.problem, f"make room, then: lcdoc batch export {job_id} --out FILE") from error
 
 
 @contextmanager
 def _stopping(screen: Screen, view: BatchView) -> Iterator[threading.Event]:
     """An event that the first Ctrl-C, or SIGTERM, sets; the second one interrupts as ever."""
     stop = threading.Event()
-    before: dict[int, object] = {}
+    before: dict[int, Any] = {}
 
     def handle(_number: int, _frame: object) -> None:
         for number, handler in before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
         stop.set()
+        # In another thread, since the one that was interrupted may be in the middle of drawing.
+        threading.Thread(target=tell).start()
+
+    def tell() -> None:
         view.stop()
         screen.say("stopping: what is under way is given back; Ctrl-C again does not wait for that")
 
@@ -126,12 +144,18 @@ def _stopping(screen: Screen, view: BatchView) -> Iterator[threading.Event]:
         yield stop
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
 
 
-def _interrupted(screen: Screen, status: JobStatus) -> typer.Exit:
+def _interrupted(screen: Screen, status: JobStatus, on: str | None) -> typer.Exit:
     kept = f"{status.total - status.unfinished:,} of {status.total:,} answers are kept"
-    screen.fail(f"interrupted; {kept}. The same command goes on, or: lcdoc batch resume {status.job.id}")
+    how = f"The same command goes on, or: lcdoc batch resume {status.job.id}"
+    if on is not None:
+        from lcdoc.jobs.ray.cluster import is_own
+        from lcdoc.jobs.ray.driver import DETACHED
+
+        how = how if is_own(on) else DETACHED
+    screen.fail(f"interrupted; {kept}. {how}")
     return typer.Exit(INTERRUPTED)
 
 

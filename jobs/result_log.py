@@ -117,8 +117,10 @@ class ResultLog:
 
 
 def check_folder(folder: Path, job: str | None) -> None:
-    """Raises JobError where the folder has results of another job than this one; None: of any."""
+    """Raises JobError where the folder has results of another job than this one, None: of any, or is a file."""
     path = folder / NAME
+    if folder.exists() and not folder.is_dir():
+        raise JobError(f"{folder} is a file", "name a folder with --out")
     try:
         with path.open("rb") as stream:
             first = json.loads(stream.readline() or "{}")

@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
-from lcdoc.jobs.errors import JobError
 from lcdoc.jobs.export import export
 from lcdoc.jobs.job import Job
 from lcdoc.jobs.result_log import ResultLog
@@ -56,13 +55,3 @@ class ResultsFolder:
         if csv:
             rows = kept_results(self._library, self._job_id, self._job)
             export(rows, self.folder / "results.csv", "csv", self._job.tasks)
-
-
-def out_folder(out: str) -> Path | None:
-    """Where a job's results go. Raises JobError for a place that is a file."""
-    if not out:
-        return None
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise JobError(f"{folder} is a file", "name a folder with --out")
-    return folder
