@@ -169,5 +169,5 @@ def batch(
     """
     described = job if isinstance(job, Job) else Job.load(Path(job))
     named = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    documents = (*described.documents, *map(os.fspath, named))
+    documents = (*described.documents, *(os.fspath(path) for path in named))
     return Batch(described.changed(documents=documents), library=library, workers=workers, out=out, on_status=on_status)

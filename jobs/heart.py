@@ -34,7 +34,7 @@ class Heart:
         self,
         beat: Beat,
         *,
-        on_lost: Callable[[str], None],
+        on_lost: Callable[[str], object],
         on_stuck: Callable[[], None] = lambda: None,
         beat_s: float = BEAT_S,
         stuck_s: float = STUCK_S,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
@@ -18,12 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from enum import IntEnum
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
+from lcdoc.jobs.daemon_thread import in_daemon_thread
 from lcdoc.jobs.faults import Fault, Streak, UndoneError
 from lcdoc.jobs.heart import BEAT_S, LEASE_S, Heart
 from lcdoc.jobs.patience import Patience
-from lcdoc.jobs.work import AT_HAND, Done, Prepared
+from lcdoc.jobs.work import AT_HAND, Doing, Done, Prepared
 from lcdoc.memory import Library
 from lcdoc.memory.errors import LibraryError
 from lcdoc.memory.job_records import DocumentWork, TaskWork
@@ -55,21 +56,6 @@ class Ending(IntEnum):
     GROWN = 4
     """It holds more memory than it should: another is to take its place."""
     INTERRUPTED = 130
-
-
-class Doing(Protocol):
-    """Who does what a shift claims: `lcdoc.jobs.work.Work`, or what stands for it."""
-
-    @property
-    def job_id(self) -> str: ...
-
-    def prepare(self, path: str) -> Prepared:
-        """Blocks; called from threads. Raises UndoneError."""
-        ...
-
-    async def answer(self, work: TaskWork) -> Done:
-        """Raises UndoneError."""
-        ...
 
 
 class Shift:
@@ -149,7 +135,7 @@ class Shift:
         turning = asyncio.create_task(self._turn())
         self._heart = Heart(
             self._beat,
-            on_lost=partial(loop.call_soon_threadsafe, self._lose),
+            on_lost=lambda token: loop.call_soon_threadsafe(self._lose, token),
             on_stuck=self._stuck,
             beat_s=self._beat_s,
         )
@@ -272,7 +258,7 @@ class Shift:
     async def _prepare(self, work: DocumentWork) -> None:
         started = time.monotonic()
         try:
-            prepared: Prepared = await self._patience.outlast(lambda: self._in_thread(self._doing.prepare, work.path))
+            prepared: Prepared = await self._patience.outlast(lambda: in_daemon_thread(self._doing.prepare, work.path))
         except UndoneError as error:
             if error.fault.reach != "task":
                 raise
@@ -330,30 +316,6 @@ class Shift:
     async def _in_store(self, action: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._store_thread, action)
 
-    async def _in_thread(self, function: Callable[..., Result], *given: Any) -> Result:
-        """In a thread that nobody waits for when the process ends: a parser may hang for minutes."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-
-        def settle(result: Result | None, error: Exception | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(result)  # type: ignore[arg-type]
-            else:
-                future.set_exception(error)
-
-        def run() -> None:
-            try:
-                result, error = function(*given), None
-            except Exception as raised:  # noqa: BLE001 - raised where it is waited for
-                result, error = None, raised
-            with suppress(RuntimeError):  # the loop was closed
-                loop.call_soon_threadsafe(settle, result, error)
-
-        threading.Thread(target=run, name="lcdoc-prepare", daemon=True).start()
-        return await future
-
     async def _turn(self) -> None:
         """Shows the heart that the loop turns."""
         while True:
@@ -373,8 +335,8 @@ class Shift:
         if not held:
             return "waiting"
         if not tasks:
-            return f"preparing {held[0].path}"
-        return f"asking {tasks[0].path}" if len(tasks) == 1 else f"asking {len(tasks)} questions"
+            return f"preparing {Path(held[0].path).name}"
+        return f"asking {Path(tasks[0].path).name}" if len(tasks) == 1 else f"asking {len(tasks)} questions"
 
     def _lose(self, token: str) -> None:
         task = self._tasks.get(token)

@@ -14,25 +14,33 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from lcdoc.agents.models.config import Config
+from lcdoc.agents.models.purse import Purse
 from lcdoc.documents import Document
 from lcdoc.documents.loading import RawFile, parse, read_raw
 from lcdoc.jobs.faults import Fault, UndoneError, fault_of
-from lcdoc.jobs.job import Job
+from lcdoc.jobs.job import Job, Task
 from lcdoc.jobs.results import Result, ResultDocument, ResultTask
 from lcdoc.memory import Library
 from lcdoc.memory.errors import LibraryError
-from lcdoc.memory.jobs import TaskWork
+from lcdoc.memory.job_records import TaskWork
 from lcdoc.memory.usage import ModelUsage
 from lcdoc.retrieval.chunker import Chunker
 from lcdoc.retrieval.embedders import Embedder, load_embedder
 from lcdoc.retrieval.index import Index
-from lcdoc.workflows.answer import Usage
-from lcdoc.workflows.asking import Asking
+from lcdoc.workflows.answer import Answer, Usage
+from lcdoc.workflows.asking import Asking, OnEvent
 from lcdoc.workflows.events import Started
 from lcdoc.workflows.readers import ReadingDesk
+from lcdoc.workflows.registry import AUTO
 from lcdoc.workflows.search import Search
+
+if TYPE_CHECKING:
+    from lcdoc.agents.models.shared_limits import SharedLimits
 
 _log = logging.getLogger(__name__)
 
@@ -74,13 +82,28 @@ class _Open:
     search: Search
 
 
+class Doing(Protocol):
+    """Who does what a shift claims: `Work`, or what stands for it."""
+
+    @property
+    def job_id(self) -> str: ...
+
+    def prepare(self, path: str) -> Prepared:
+        """Blocks; called from threads. Raises UndoneError."""
+        ...
+
+    async def answer(self, work: TaskWork) -> Done:
+        """Raises UndoneError."""
+        ...
+
+
 class Work:
     """The work of one job, with a library of the caller's. `prepare` may be called from any thread, `answer` from one
     event loop.
 
-    `worker` is written into the rows; `parse` stands in for parsing in a child process of its own. `purses` gives what
-    a document's calls are paid from, by its number; `shared`, the limits of the model's server. Raises ModelNameError,
-    ModelConfigError for a model that does not fit.
+    `worker` is written into the rows; `since` is when the job was begun. `parse` stands in for parsing in a child
+    process of its own, `purses` gives what a document's calls are paid from, by its number, and `shared` shares the
+    limits of the model's server. Raises ModelNameError, ModelConfigError for a model that does not fit.
     """
 
     def __init__(
@@ -90,17 +113,20 @@ class Work:
         job_id: str,
         *,
         worker: str = "",
+        since: datetime | None = None,
         parse: Parse | None = None,
-        purses: Callable[[int], object] = lambda _document: None,
+        purses: Callable[[int], Purse | None] = lambda _document: None,
+        shared: SharedLimits | None = None,
         config: Config | None = None,
     ) -> None:
         self.job = job
         self.job_id = job_id
         self._library = library
         self._worker = worker
+        self._since = since
         self._parse = parse or self._parse_here
         self._purses = purses
-        self._desk = ReadingDesk(library, job.asked_model, config)
+        self._desk = ReadingDesk(library, job.asked_model, config, shared=shared)
         self._asking = Asking(library, self._desk)
         self._chunker = Chunker()
         self._embedder: Embedder | None = None
@@ -160,16 +186,11 @@ class Work:
             opened = await asyncio.to_thread(self._opened, work.document_id)
             document = opened.document
             asked = asked.model_copy(update={"name": document.name, "pages": len(document.pages)})
-            answer = await self._asking.ask(
-                task.request,
-                [document],
-                opened.search,
-                await asyncio.to_thread(lambda: self.embedder),
-                workflow=task.workflow,
-                budget=None,
-                store=self.job.store,
-                profile=self.job.profile,
-                on_event=lambda event: runs.append(event.run_id) if isinstance(event, Started) else None,
+            answer = await self._answered(
+                task,
+                opened,
+                self._purses(work.document),
+                lambda event: runs.append(event.run_id) if isinstance(event, Started) else None,
             )
         except Exception as error:
             fault = fault_of(error)
@@ -189,6 +210,46 @@ class Work:
         seconds = time.monotonic() - started
         row = Result.answered(self.job_id, asked, about, answer, seconds=seconds, worker=self._worker)
         return Done(row)
+
+    async def _answered(self, task: Task, opened: _Open, purse: Purse | None, on_event: OnEvent) -> Answer:
+        document, store, profile = opened.document, self.job.store, self.job.profile
+        embedder = await asyncio.to_thread(lambda: self.embedder)
+        if store != "use":
+            # Without the call store, what this job has paid for is in the notes of the run that was cut off.
+            cut_off = await asyncio.to_thread(
+                partial(
+                    self._library.runs.cut_off,
+                    task.request,
+                    None if task.workflow == AUTO else task.workflow,
+                    self._desk.model,
+                    [(document.id, document.name)],
+                    since=self._since,
+                )
+            )
+            if cut_off is not None:
+                return await self._asking.resume(
+                    cut_off,
+                    [document],
+                    opened.search,
+                    embedder,
+                    budget=None,
+                    profile=profile,
+                    on_event=on_event,
+                    store=store,
+                    purse=purse,
+                )
+        return await self._asking.ask(
+            task.request,
+            [document],
+            opened.search,
+            embedder,
+            workflow=task.workflow,
+            budget=None,
+            store=store,
+            profile=profile,
+            on_event=on_event,
+            purse=purse,
+        )
 
     def _added(self, path: str) -> Document:
         library = self._library

@@ -54,13 +54,16 @@ def work(
         worker_id = opened.jobs.register(record.id, worker=worker_id)
         try:
             described = Job.of(record.settings)
+            purse = opened.purses.open(record.id, described.caps.budget.caps, described.per_document.budget.caps)
             with ParserPool(PREPARING + OVERDUE) as pool:
                 doing = Work(
                     opened,
                     described,
                     record.id,
                     worker=worker_id,
+                    since=record.created_at,
                     parse=_through(pool, described),
+                    purses=purse.of_document,
                 )
                 offline = doing.model == OFFLINE
                 shift = Shift(
@@ -70,6 +73,7 @@ def work(
                     at_once=1 if offline else max(2, math.ceil(_MORE_TASKS * doing.concurrency / share)),
                     alternating=offline,
                     stay=stay,
+                    purse=purse,
                     say=on_line,
                     alive=alive,
                     grown=Growth() if recycle else lambda: False,

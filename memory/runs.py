@@ -181,13 +181,24 @@ class Runs:
         self._leases.hold(_lease(run_id))
         return run_id
 
-    def cut_off(self, question: str, workflow: str, model: str, documents: Sequence[tuple[str, str]]) -> Run | None:
-        """The latest run of this question that died or was interrupted, if no later one came to an end."""
-        named = json.dumps(list(documents))
+    def cut_off(
+        self,
+        question: str,
+        workflow: str | None,
+        model: str,
+        documents: Sequence[tuple[str, str]],
+        *,
+        since: datetime | None = None,
+    ) -> Run | None:
+        """The latest run of this question that died or was interrupted, if no later one came to an end.
+
+        `workflow` None: whichever it was; `since`: of those that began then or later.
+        """
+        named, after = json.dumps(list(documents)), 0.0 if since is None else since.timestamp()
         rows = self._select(
-            "WHERE substr(documents, 1, 100) = ? AND question = ? AND workflow = ? AND model = ? AND documents = ?"
-            " ORDER BY started_at DESC, id DESC LIMIT 1",
-            (named[:100], _utf8(question), workflow, model, named),
+            "WHERE substr(documents, 1, 100) = ? AND question = ? AND workflow = coalesce(?, workflow) AND model = ?"
+            " AND documents = ? AND started_at >= ? ORDER BY started_at DESC, id DESC LIMIT 1",
+            (named[:100], _utf8(question), workflow, model, named, after),
         )
         return rows[0] if rows and rows[0].status in {"died", "interrupted"} else None
 

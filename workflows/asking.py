@@ -63,10 +63,11 @@ class Asking:
         budget: Budget | None,
         profile: Profile | None,
         on_event: OnEvent,
+        store: StoreMode = "use",
         purse: Purse | None = None,
     ) -> Answer:
         """See `Workspace.resume`. `purse` is what this run may spend together with others."""
-        own = await self._desk.readers(embedder, store="use", profile=profile, on_event=on_event, purse=purse)
+        own = await self._desk.readers(embedder, store=store, profile=profile, on_event=on_event, purse=purse)
         readers = Resuming(own, cut_off)
         made = make(cut_off.workflow, self._library, search, readers)
         return await run(made, cut_off.question, documents, budget=self._desk.budget(budget), on_event=on_event)

@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -147,13 +148,18 @@ def test_a_wrong_key_is_everybodys_fault_and_no_connection_the_servers(
     assert raised.value.fault.reach == "server"
 
 
-def test_what_was_cut_off_goes_on_and_sends_nothing_again(library: Library, server: ChatServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("store", ["use", "refresh", "off"])
+def test_what_was_cut_off_goes_on_and_sends_nothing_again(
+    library: Library, server: ChatServer, tmp_path: Path, store: str
+) -> None:
     (path,) = texts(tmp_path, 1)
     honest = server.default
     assert callable(honest)
     hang = Hang()
     server.default = lambda recorded: honest(recorded) if len(server.requests) == 1 else hang
-    work = Work(library, Job(tasks=[ASK], model="honest"), "job")
+    job = Job(tasks=[ASK], model="honest", store=store)
+    begun = datetime.now(UTC)
+    work = Work(library, job, "job", since=begun)
 
     async def left() -> None:
         task = asyncio.create_task(work.answer(task_of(path, work.prepare(path).document_id)))
@@ -165,7 +171,7 @@ def test_what_was_cut_off_goes_on_and_sends_nothing_again(library: Library, serv
     asyncio.run(left())
     answered_first = set(server.answered)
     server.default = honest
-    row = answered(Work(library, Job(tasks=[ASK], model="honest"), "job"), path).row
+    row = answered(Work(library, job, "job", since=begun), path).row
     assert "101 passengers" in row.answer
     assert len(answered_first) == 1
     assert all(server.received[key] == 1 for key in answered_first)
