@@ -205,11 +205,12 @@ class JobPurse:
 
     def time_is_up(self, number: int) -> CapReachedError:
         """See `DocumentPurse.time_is_up`."""
-        whole, document = self._whole, self._known(number)[-1]
-        if whole is not None and whole.caps.seconds is not None and whole.remaining_s() == self.remaining_s(number):
-            self._reached = self._reached or time_is_up("job", whole.caps)
-            return time_is_up("job", whole.caps)
-        return time_is_up("document", document.caps)
+        timed = [part for part in self._known(number) if part.caps.seconds is not None]
+        part = min(timed, key=lambda part: part.remaining_s() or 0.0)
+        error = time_is_up(part.whose, part.caps)
+        if part is self._whole:
+            self._reached = self._reached or error
+        return error
 
     @property
     def caps_usd(self) -> bool:
