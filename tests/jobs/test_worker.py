@@ -116,3 +116,33 @@ def test_no_answer_that_was_stored_is_asked_for_again_when_a_worker_is_killed(
     assert len(kept) == 6
     assert all(f"{100 + row.document} passengers" in str(row.row) for row in kept)
     assert {key: server.received[key] for key in answered} == dict.fromkeys(answered, 1)
+
+
+def test_a_job_that_reaches_its_cap_stops_and_goes_on_with_a_higher_one(
+    library: Library, server: ChatServer, tmp_path: Path
+) -> None:
+    caps = {"calls": 5}
+    job = begun(library, texts(tmp_path, 6), model="honest", caps=caps)
+    assert work(library.path, job) is Ending.STOPPED
+    record = library.jobs.get(job)
+    assert record.state == "paused"
+    assert "cap of 5 calls is reached" in record.reason
+    status = library.jobs.status(job)
+    assert 0 < status.tasks["done"] < 6
+    assert status.tasks["failed"] == 0
+    assert sum(server.received.values()) == 5
+    library.jobs.change(job, {**record.settings, "caps": {**record.settings["caps"], "calls": 100}})
+    library.jobs.resume(job)
+    assert work(library.path, job) is Ending.FINISHED
+    kept = list(library.jobs.ordered(job))
+    assert all(row.row and not row.row["partial"] for row in kept)
+    assert [key for key, count in server.repeated.items() if count] == []
+
+
+def test_a_cap_for_each_document_leaves_the_others_alone(library: Library, server: ChatServer, tmp_path: Path) -> None:
+    job = begun(library, texts(tmp_path, 3), model="honest", per_document={"calls": 1})
+    assert work(library.path, job) is Ending.FINISHED
+    kept = list(library.jobs.ordered(job))
+    assert len(kept) == 3
+    assert all(row.error or (row.row and row.row["partial"]) for row in kept)
+    assert sum(server.received.values()) == 3
