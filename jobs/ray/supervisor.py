@@ -122,9 +122,14 @@ class Supervisor:
             self._ending = Ending.STOPPED
 
     async def _shift_of(self, library: Library) -> Ending:
+        import ray
+
         job_id = self._order.job_id
         job = Job.of(library.jobs.get(job_id).settings)
-        worker = library.jobs.register(job_id, worker=f"ray-{job_id}")
+        worker = f"ray-{ray.get_runtime_context().get_actor_id()[:8]}"
+        # What it held before it died: whatever killed it, it was none of the tasks, which are done elsewhere.
+        library.jobs.leave(job_id, worker)
+        library.jobs.register(job_id, worker=worker)
         try:
             desk = ReadingDesk(library, job.asked_model, self._order.config)
         except ModelError as error:
