@@ -42,8 +42,8 @@ class Parcels:
         """Keep a parcel, for as long as there is room."""
         with self._lock:
             document_id = packed.prepared.document_id
-            users = self._kept[document_id].users if document_id in self._kept else 0
-            self._kept[document_id] = _Kept(packed, reference, users)
+            kept = self._kept.setdefault(document_id, _Kept(packed, reference))
+            kept.packed, kept.reference = packed, reference
             self._kept.move_to_end(document_id)
             self._make_room()
 
