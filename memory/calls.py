@@ -48,15 +48,18 @@ class Call:
 class Calls:
     """The answers in a store, and the leases on calls under way."""
 
-    def __init__(self, store: Store, journal: Journal, leases: Leases) -> None:
+    def __init__(self, store: Store, journal: Journal, leases: Leases, *, is_far: bool = False) -> None:
         self._store = store
         self._journal = journal
         self._leases = leases
+        self.is_far = is_far
+        """Reading may take long, so an event loop leaves it to a thread: the store is on a server."""
         self.flights: dict[object, asyncio.Future[Any]] = {}
         """Calls under way in this process; kept by `agents.models.call_store`."""
 
     def get(self, key: str) -> Call | None:
-        """The answer kept under this key. One point read, tens of microseconds: fit for an event loop's own thread.
+        """The answer kept under this key. One point read, tens of microseconds: fit for an event loop's own thread,
+        unless the store `is_far`.
 
         Notes the use, to within a day. Raises LibraryCorruptError when the answer cannot be read.
         """

@@ -85,7 +85,7 @@ class Library:
         self._store: Store = database if shared is None else shared
         self._store_journal = Journal(shared, durable=True) if shared else self._journal
         leases = Leases(self._store, self._store_journal)
-        self.calls = Calls(self._store, self._store_journal, leases)
+        self.calls = Calls(self._store, self._store_journal, leases, is_far=shared is not None)
         self.runs = Runs(self._store, self._store_journal, leases)
         self.notebook = Notebook(self._store, self._store_journal)
         self.jobs = Jobs(self._store)

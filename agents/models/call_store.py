@@ -21,7 +21,7 @@ from lcdoc.agents.models.budget import Ledger
 from lcdoc.agents.models.fingerprint import fingerprint, public_url
 from lcdoc.agents.models.model import ChatModel, Completion, Finish, ModelSpec, Request, TokenLogprob, TokenUsage
 from lcdoc.memory.calls import Call, Calls
-from lcdoc.memory.errors import LibraryError
+from lcdoc.memory.errors import LibraryAwayError, LibraryError
 
 _logger = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ class StoredModel:
 
     A stored completion has `stored` set and shows the usage of the call that was made for it, which is not charged
     again. Only outputs that validated are kept: with a schema, the parsed answer as JSON; without one, a text that came
-    to its end. A library that cannot be read or written is a warning: the answer still comes, unstored.
+    to its end. A library that cannot be read or written is a warning: the answer still comes, unstored. But where its
+    shared part is away nothing is asked: what others have paid for is there, and what is paid now is to be kept there.
     """
 
     def __init__(self, inner: ChatModel, calls: Calls, ledger: Ledger, *, mode: StoreMode = "use") -> None:
@@ -55,13 +56,13 @@ class StoredModel:
 
     async def complete(self, request: Request) -> Completion:
         """Answer, from the store where it can. Raises what the model below raises, but nobody fails by another's call;
-        BudgetExceededError when the run's time is up, or is while it waits for one."""
+        BudgetExceededError when the run's time is up, or is while it waits for one, LibraryAwayError."""
         if self._mode == "off":
             return await self._inner.complete(request)
         key = fingerprint(self.spec, request)
         while True:
             outdated: float | None = None
-            if self._mode == "use" and (call := self._kept(key)) is not None:
+            if self._mode == "use" and (call := await self._kept(key)) is not None:
                 if (completion := _restored(call, request)) is not None:
                     return self._given(completion, request)
                 outdated = call.created_at
@@ -109,7 +110,7 @@ class StoredModel:
                     outdated = claim.created_at
                     continue
                 async with self._in_time():
-                    while self._is_claimed(key):
+                    while await self._is_claimed(key):
                         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
                         pause_s = min(1.5 * pause_s, _LONGEST_PAUSE_S)
         finally:
@@ -154,9 +155,11 @@ class StoredModel:
                 raise self._ledger.out_of_time(self.spec) from error
             raise
 
-    def _kept(self, key: str) -> Call | None:
+    async def _kept(self, key: str) -> Call | None:
         try:
-            return self._calls.get(key)
+            return await asyncio.to_thread(self._calls.get, key) if self._calls.is_far else self._calls.get(key)
+        except LibraryAwayError:
+            raise
         except LibraryError as error:
             _logger.warning("%s; asking %s instead", error, self.spec.name)
             return None
@@ -164,12 +167,16 @@ class StoredModel:
     async def _claim(self, key: str, outdated: float | None) -> Call | bool:
         try:
             return await self._calls.claim(key, other_than=outdated)
+        except LibraryAwayError:
+            raise
         except LibraryError as error:
             _logger.warning("%s; asking %s without telling other processes", error, self.spec.name)
             return True
 
-    def _is_claimed(self, key: str) -> bool:
+    async def _is_claimed(self, key: str) -> bool:
         try:
+            if self._calls.is_far:
+                return await asyncio.to_thread(self._calls.is_claimed, key)
             return self._calls.is_claimed(key)
         except LibraryError:
             return False  # the claim that follows says what is wrong

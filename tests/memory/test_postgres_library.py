@@ -13,9 +13,15 @@ import pytest
 
 pytest.importorskip("psycopg")
 
-from lcdoc.memory import Call, Library, ModelUsage, UnknownRunError
+from lcdoc.agents.models.budget import Ledger
+from lcdoc.agents.models.call_store import StoredModel
+from lcdoc.agents.models.model import Completion, Message, ModelSpec, Request, TokenUsage
+from lcdoc.memory import Call, Library, LibraryAwayError, ModelUsage, UnknownRunError
+from lcdoc.memory.database import Database
 from lcdoc.memory.leases import LEASE_S
+from lcdoc.memory.postgres import PostgresDatabase
 from lcdoc.memory.runs import RunEndedError, RunUnderWayError
+from lcdoc.memory.spending import CapReachedError, Caps, Spending
 
 CALL = Call(
     text="The keeper left in March.",
@@ -34,6 +40,20 @@ socket.gethostname = lambda: "another-node"  # before anybody asks
 from lcdoc.memory import Call, Library
 library = Library.open(sys.argv[1])
 """
+
+
+class EchoModel:
+    """Says what it is told, and counts how often."""
+
+    spec = ModelSpec(name="echo", context_window=1000)
+    asked = 0
+
+    def count_tokens(self, text: str) -> int:
+        return len(text)
+
+    async def complete(self, request: Request) -> Completion:
+        self.asked += 1
+        return Completion(text=request.messages[-1].content, usage=TokenUsage(1, 0, 1), finish="stop")
 
 
 @pytest.fixture
@@ -197,6 +217,40 @@ def test_a_crash_of_the_server_loses_no_answer(postgres, nodes):
     postgres.start()
     asyncio.run(ten(10))
     assert all(other.calls.get(f"k{n}") is not None for n in range(20))
+
+
+def test_nothing_is_asked_while_the_store_of_paid_answers_is_away(postgres, shared, tmp_path):
+    async def complete(library: Library, model: EchoModel) -> str:
+        stored = StoredModel(model, library.calls, Ledger())
+        return (await stored.complete(Request(messages=(Message("user", "hello"),)))).text
+
+    database = PostgresDatabase(shared, patience_s=0.1)
+    with Library(Database(tmp_path / "library.sqlite"), database) as library:
+        model = EchoModel()
+        assert asyncio.run(complete(library, model)) == "hello"
+        postgres.stop()
+        try:
+            with pytest.raises(LibraryAwayError):
+                asyncio.run(complete(library, model))
+        finally:
+            postgres.start()
+        assert asyncio.run(complete(library, model)) == "hello"
+        assert model.asked == 1
+
+
+def test_purses_hold_for_all_machines_together(nodes):
+    async def reserve(node: Library) -> bool:
+        purse = node.purses.open("job", Caps(tokens=100)).of_document(1)
+        try:
+            purse.settle(await purse.reserve(Spending(1, 10, 1)), Spending(1, 10, 1))
+        except CapReachedError:
+            return False
+        return True
+
+    async def many() -> list[bool]:
+        return await asyncio.gather(*(reserve(node) for _ in range(8) for node in nodes))
+
+    assert sum(asyncio.run(many())) == 10
 
 
 def test_a_library_over_its_size_keeps_the_answers_that_are_shared(nodes):
