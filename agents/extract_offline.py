@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from lcdoc.agents import extract_weights
 from lcdoc.agents.answer_offers import offer
+from lcdoc.agents.answer_types import AnswerType
 from lcdoc.agents.candidates import Candidate
 from lcdoc.agents.evidence_ranking import Evidence, Ranking, rank_evidence
 from lcdoc.agents.extract_dates import dates_in, times_in
@@ -22,6 +23,7 @@ from lcdoc.agents.extract_fields import Field, Scalar
 from lcdoc.agents.extract_findings import Extraction, Finding
 from lcdoc.agents.extract_labels import labelled
 from lcdoc.agents.extract_numbers import Figure, figures_in
+from lcdoc.agents.extract_text_kinds import codes_in, text_kind
 from lcdoc.agents.extract_values import Habits, coerced, emails_in, habits_of, shown_by, uris_in
 from lcdoc.agents.offline_reader import OfflineReader, quotable
 from lcdoc.agents.questions import Question
@@ -102,7 +104,7 @@ def from_labels(passages: Sequence[Passage], field: Field) -> Iterator[Finding]:
     """Values of the lines that are labelled like the field, in order."""
     for passage in passages:
         habits = habits_of(passage.document)
-        for line in labelled(passage, field.label):
+        for line in labelled(passage, field):
             value = coerced(field, line.value, habits)
             if value is None:
                 continue
@@ -126,7 +128,8 @@ def _finding(field: Field, phrase: Phrase, passages: Sequence[Passage]) -> Findi
 def phrases_of(field: Field, asked: Question, passages: Sequence[Passage], ranking: Ranking) -> list[Phrase]:
     """Phrases of the field's kind in the likeliest sentences, with what is measured of each."""
     found: list[Phrase] = []
-    for place, evidence in enumerate(ranking.evidence[:MOST_SENTENCES]):
+    most = MOST_VALUES if field.many else MOST_SENTENCES
+    for place, evidence in enumerate(ranking.evidence[:most]):
         candidate = evidence.candidate
         habits = habits_of(passages[candidate.passage].document)
         spans = list(_spans(field, asked, candidate, habits))
@@ -174,15 +177,19 @@ def _spans(field: Field, asked: Question, candidate: Candidate, habits: Habits) 
     elif field.kind in ("email", "uri"):
         found = emails_in(text) if field.kind == "email" else uris_in(text)
         yield from ((start, end, 1.0) for start, end in found)
-    elif field.kind == "text" and asked.kind not in ("other", "definition", "reason", "manner"):
-        yield from _typed(asked, text)
+    elif field.kind == "text":
+        kind = text_kind(field)
+        if kind == "code":
+            yield from ((start, end, 1.0) for start, end in codes_in(text))
+        elif kind not in ("other", "definition", "reason", "manner"):
+            yield from _typed(kind, asked, text)
 
 
-def _typed(asked: Question, text: str) -> Iterator[tuple[int, int, float]]:
+def _typed(kind: AnswerType, asked: Question, text: str) -> Iterator[tuple[int, int, float]]:
     """Names, dates, amounts in a sentence, whichever the question asks for."""
     at = 0
     for _ in range(MOST_SENTENCES):
-        offered = offer(asked.kind, text[at:], asked.known)
+        offered = offer(kind, text[at:], asked.known)
         if offered.at is None or offered.fits <= 0:
             return
         start, end = at + offered.at[0], at + offered.at[1]

@@ -26,6 +26,7 @@ from lcdoc.documents import Document, load
 
 ABSENT_SHARE = 0.3
 """Absent fields, for each that has a value."""
+FIELDS_PER_DOCUMENT = 8
 _NAME_WORDS = 5
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
@@ -123,10 +124,10 @@ COVERS: dict[str, dict[str, str]] = {
     },
 }
 COVER_SCHEMA: dict[str, Any] = {
-    "registrant": "exact name of the registrant",
-    "state": "state or other jurisdiction of incorporation",
+    "registrant": {"title": "name of registrant", "description": "its exact name"},
+    "state": {"title": "state of incorporation"},
     "file number": {"title": "commission file number"},
-    "employer": {"title": "IRS employer identification number"},
+    "employer": {"title": "employer identification number"},
     "telephone": {"title": "telephone number", "description": "of the registrant"},
     "ended": {"title": "fiscal year end", "description": "last day of the fiscal year ended", "format": "date"},
 }
@@ -209,21 +210,27 @@ def covers() -> Iterator[FieldCase]:
 
 
 def chosen(cases: list[FieldCase], most: int, seed: int = 7) -> list[FieldCase]:
-    """At most so many of the cases, spread over documents, and absent ones made of those of other documents."""
+    """At most so many cases, of few documents, and absent ones that are fields of others of these documents."""
     rng = random.Random(seed)
-    present = [case for case in cases if case.gold is not None]
-    absent = [case for case in cases if case.gold is None]
-    rng.shuffle(present)
-    rng.shuffle(absent)
-    present = present[:most]
-    wanted = int(ABSENT_SHARE * len(present))
+    by_document: dict[str, list[FieldCase]] = {}
+    for case in cases:
+        by_document.setdefault(case.document.id, []).append(case)
+    groups = list(by_document.values())
+    rng.shuffle(groups)
+    present: list[FieldCase] = []
+    absent: list[FieldCase] = []
+    for group in groups:
+        if len(present) >= most:
+            break
+        rng.shuffle(group)
+        present += [case for case in group if case.gold is not None][:FIELDS_PER_DOCUMENT]
+        absent += [case for case in group if case.gold is None][: int(ABSENT_SHARE * FIELDS_PER_DOCUMENT)]
     documents = list({case.document.id: case.document for case in present}.values())
-    while len(absent) < wanted and len(documents) > 1:
-        case = rng.choice(present)
-        other = rng.choice(documents)
+    while len(absent) < ABSENT_SHARE * len(present) and len(documents) > 1:
+        case, other = rng.choice(present), rng.choice(documents)
         if other.id != case.document.id and not set(stems_of(case.field.query)) <= set(stems_of(other.text)):
             absent.append(FieldCase(case.dataset, other, case.field, None))
-    return [*present, *absent[:wanted]]
+    return [*present, *absent]
 
 
 def is_right(case: FieldCase, value: Scalar) -> bool:

@@ -69,7 +69,9 @@ def measured(cases: Sequence[FieldCase]) -> Iterator[Measured]:
             # The documents of `reader_cases` are of no file.
             source = replace(document.source, digest=blake2b(document.id.encode(), digest_size=16).hexdigest())
             library.add(replace(document, source=source), chunker.chunks(document), recipe=chunker.recipe)
-        for case in cases:
+        for number, case in enumerate(cases, 1):
+            if number % 50 == 0:
+                print(f"{number} of {len(cases)}", flush=True)
             hits = index.search(case.field.query, RANKED_PASSAGES, within=[case.document.id])
             passages = [Passage.of_hit(case.document, hit) for hit in hits]
             yield _measured(case, passages, embedder)
@@ -152,11 +154,11 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=300, help="fields with a value, of each data set")
     parser.add_argument("--fit", action="store_true")
     parser.add_argument("--precision", type=float, default=0.85)
-    parser.add_argument("--rows", type=Path, help="keep what was measured here, or take it from here")
+    parser.add_argument("--rows", type=Path, nargs="*", default=[], help="files that keep what was measured")
     options = parser.parse_args()
     rows: list[Measured]
-    if options.rows and options.rows.exists():
-        rows = pickle.loads(options.rows.read_bytes())
+    if options.rows and all(path.exists() for path in options.rows):
+        rows = [row for path in options.rows for row in pickle.loads(path.read_bytes())]
     else:
         started = time.monotonic()
         by_set: dict[str, list[FieldCase]] = defaultdict(list)
@@ -167,7 +169,7 @@ def main() -> None:
         rows = list(measured(cases))
         print(f"{len(rows)} fields in {time.monotonic() - started:.0f} s")
         if options.rows:
-            options.rows.write_bytes(pickle.dumps(rows))
+            options.rows[0].write_bytes(pickle.dumps(rows))
     weights, least = np.array(extract_weights.PHRASE), extract_weights.LEAST
     if options.fit:
         fitting = [row for row in rows if not row.held_out]

@@ -112,7 +112,7 @@ class Extract(GraphWorkflow):
         session.warnings += [outcome.warning for outcome in outcomes if outcome.warning]
         given = [field.confidence for field in fields if field.claims]
         draft = Draft(
-            found=bool(given), claims=tuple(claims), confidence=round(sum(given) / len(given), 2) if given else 0.0
+            found=bool(claims), claims=tuple(claims), confidence=round(sum(given) / len(given), 2) if given else 0.0
         )
         places = sorted({place for name in found.names for place in session.places_of(name)})
         answer = session.compose(

@@ -44,12 +44,18 @@ class ExtractedField(BaseModel):
 
 
 class ExtractAnswer(Answer):
-    """A filled schema. `question` has the schema; `claims` are the values, each with its quotes."""
+    """A filled schema. `question` has the schema; `claims` are the values, each with its quotes, the ones that were
+    not taken included; `found` says whether there are any."""
 
     value: dict[str, Any] = Field(default_factory=dict)
     """In the shape of the schema: null, or an empty array, where nothing was found."""
     fields: tuple[ExtractedField, ...] = ()
     """All of the schema's, in order."""
+
+    @property
+    def text(self) -> str:
+        """The values, a line each; those that others were preferred to are not among them."""
+        return "\n".join(self.claims[number].text for field in self.fields for number in field.claims)
 
     def field(self, name: str) -> ExtractedField:
         """The field of this name, such as `lease.start`. Raises KeyError."""
