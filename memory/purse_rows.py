@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lcdoc.memory.journal import Owner
-from lcdoc.memory.spending import Spending
+from lcdoc.memory.spending import Spending, added
 from lcdoc.memory.store import Connection
 from lcdoc.memory.work_clock import tick
 
@@ -20,6 +20,18 @@ SILENT_S: Final = 90.0
 be."""
 _GONE: Final = ""
 """The owner of the row that adds up processes that have ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What was spent of a job's caps, or of those of one of its documents."""
+
+    spent: Spending
+    """What processes that are gone held back for calls is included: it may have been spent."""
+    under_way: Spending
+    """The most that calls under way can take."""
+    seconds: float
+    """At work. Counted only where time is capped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,17 @@ def rows_of(connection: Connection, job: str, document: int) -> list[Row]:
 
 def _row(owner: str, *row: Any) -> Row:
     return Row(owner, Spending(*row[:3]), Spending(*row[3:6]), bool(row[6]), row[7] or 0.0)
+
+
+def account(connection: Connection, job: str, document: int, now: float) -> Account:
+    """What was spent of an account, by all processes."""
+    rows = rows_of(connection, job, document)
+    clock = connection.execute(
+        "SELECT seconds FROM work_clocks WHERE job = ? AND document = ?", (job, document)
+    ).fetchone()
+    lost = added(row.held for row in rows if row.is_gone(now))
+    living = added(row.held for row in rows if not row.is_gone(now))
+    return Account(added(row.spent for row in rows) + lost, living, clock[0] if clock else 0.0)
 
 
 def keep_amounts(connection: Connection, key: tuple[str, int, str], spent: Spending, held: Spending) -> None:

@@ -16,13 +16,12 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
 
 from lcdoc.memory import purse_rows
 from lcdoc.memory.journal import Journal, Operation, Owner
 from lcdoc.memory.purse_parts import Part, Seen
-from lcdoc.memory.purse_rows import WHOLE_JOB, Row
+from lcdoc.memory.purse_rows import WHOLE_JOB, Account, Row
 from lcdoc.memory.spending import CapReachedError, Caps, Spending, added, time_is_up
 from lcdoc.memory.store import Connection, Store
 
@@ -31,18 +30,6 @@ _LONGEST_WAIT_S: Final = 0.5
 """Between two looks at what other processes hold back."""
 _SIGN_EVERY_S: Final = 10.0
 """Between two signs of life that come along with reservations."""
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What was spent of a job's caps, or of those of one of its documents."""
-
-    spent: Spending
-    """What processes that are gone held back for calls is included: it may have been spent."""
-    under_way: Spending
-    """The most that calls under way can take."""
-    seconds: float
-    """At work. Counted only where time is capped."""
 
 
 class Purses:
@@ -66,14 +53,7 @@ class Purses:
 
     def _account(self, job: str, document: int) -> Account:
         with self._store.read() as connection:
-            now = self._store.now(connection)
-            parts = purse_rows.rows_of(connection, job, document)
-            clock = connection.execute(
-                "SELECT seconds FROM work_clocks WHERE job = ? AND document = ?", (job, document)
-            ).fetchone()
-        lost = added(part.held for part in parts if part.is_gone(now))
-        living = added(part.held for part in parts if not part.is_gone(now))
-        return Account(added(part.spent for part in parts) + lost, living, clock[0] if clock else 0.0)
+            return purse_rows.account(connection, job, document, self._store.now(connection))
 
 
 class JobPurse:
