@@ -101,7 +101,7 @@ class Desks:
         try:
             # In a list, so that the document is not sent where it is already.
             reference = place.handle.answer.remote(work, purse, [parcel])
-            outcome: Done | Fault = await _or_cancel(reference)
+            outcome: Done | Fault = await or_cancel(reference)
         except RayActorError as error:
             self._remove(place)
             raise DeskDiedError(str(error).partition("\n")[0]) from error
@@ -179,7 +179,7 @@ class Desks:
             self._gone(place.member)
 
 
-async def _or_cancel(reference: Any) -> Any:
+async def or_cancel(reference: Any) -> Any:
     """What a task comes to; it is cancelled with whoever waits."""
     import ray
 

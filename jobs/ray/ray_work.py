@@ -7,8 +7,6 @@ one. Questions are answered by tasks too where no model is asked, and else at de
 from __future__ import annotations
 
 import asyncio
-import logging
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +14,14 @@ from lcdoc.jobs.faults import Fault, UndoneError, fault_of
 from lcdoc.jobs.job import Job
 from lcdoc.jobs.ray import remote
 from lcdoc.jobs.ray.clerk import PurseTerms
-from lcdoc.jobs.ray.desks import DeskDiedError, Desks
+from lcdoc.jobs.ray.desks import DeskDiedError, Desks, or_cancel
 from lcdoc.jobs.ray.files import Mark
 from lcdoc.jobs.ray.node import Packed
-from lcdoc.jobs.ray.parcels import Parcels
+from lcdoc.jobs.ray.parcels import Parcels, Stored
 from lcdoc.jobs.results import Result, ResultDocument, ResultTask
 from lcdoc.jobs.work import Done, Prepared
 from lcdoc.memory.job_records import TaskWork
 from lcdoc.memory.purses import JobPurse
-
-_log = logging.getLogger(__name__)
 
 
 class RayWork:
@@ -56,10 +52,34 @@ class RayWork:
         again: dict[str, Any] = {"max_retries": job.attempts - 1, "num_cpus": 1}
         self._prepare: Any = ray.remote(remote.prepare).options(num_returns=2, scheduling_strategy="SPREAD", **again)
         self._answer: Any = ray.remote(remote.answer).options(**again)
-        self._making: dict[str, asyncio.Task[Prepared]] = {}
+        self._making: dict[str, asyncio.Task[Stored]] = {}
 
     def prepare(self, path: str) -> Prepared:
         """Have a document prepared by a node. Raises UndoneError."""
+        return self._stored(path).packed.prepared
+
+    async def answer(self, work: TaskWork) -> Done:
+        """Have a task done by a node. Raises UndoneError for what is not its own fault."""
+        purse = PurseTerms.of(self._purse, self._job, work.document)
+        outcome: Done | Fault = _crash(None, self._job.attempts)
+        for _ in range(self._job.attempts):
+            try:
+                stored = await self._at_hand(work)
+                outcome = await self._answered(work, purse, stored.reference)
+            except DeskDiedError as error:
+                outcome = _crash(error, self._job.attempts)
+                continue
+            except UndoneError as error:
+                outcome = error.fault
+            break
+        if isinstance(outcome, Done):
+            return outcome
+        if outcome.reach != "task":
+            raise UndoneError(outcome)
+        return self._failed(work, outcome)
+
+    def _stored(self, path: str) -> Stored:
+        """The parcel of the document in this file, made now. Raises UndoneError."""
         import ray
 
         mark = Mark.of(path)
@@ -73,66 +93,43 @@ class RayWork:
             if isinstance(outcome, Fault):
                 raise UndoneError(outcome)
             if isinstance(outcome, Packed):
-                self._parcels.keep(outcome, parcel)
-                return outcome.prepared
+                stored = Stored(outcome, parcel)
+                self._parcels.keep(stored)
+                return stored
             data = ray.put(self._read(path))
 
-    async def answer(self, work: TaskWork) -> Done:
-        """Have a task done by a node. Raises UndoneError for what is not its own fault."""
-        purse = PurseTerms.of(self._purse, self._job, work.document)
-        crash: Exception | None = None
-        for _ in range(self._job.attempts if self._desks is not None else 1):
-            try:
-                await self._at_hand(work)
-                with self._parcels.using(work.document_id) as parcel:
-                    if parcel is None:
-                        continue  # it went again: more is under way than there is room for
-                    if self._desks is None:
-                        outcome = await self._by_task(work, purse, parcel)
-                    else:
-                        outcome = await self._desks.answer(work, purse, parcel)
-            except DeskDiedError as error:
-                crash = error
-                continue
-            except UndoneError as error:
-                if error.fault.reach != "task":
-                    raise
-                return self._failed(work, error.fault)
-            if isinstance(outcome, Fault):
-                if outcome.reach == "task":
-                    return self._failed(work, outcome)
-                raise UndoneError(outcome)
-            return outcome
-        return self._failed(work, _crash(crash, self._job.attempts))
+    async def _at_hand(self, work: TaskWork) -> Stored:
+        """Its document's parcel, which is made again where it is not kept: a supervisor that begins anew has none.
 
-    async def _by_task(self, work: TaskWork, purse: PurseTerms | None, parcel: Any) -> Done | Fault:
-        import ray
-
-        reference = self._answer.remote(self._terms, work, purse, parcel)
-        try:
-            outcome: Done | Fault = await reference
-        except asyncio.CancelledError:
-            with suppress(ray.exceptions.RayError, ValueError):
-                ray.cancel(reference)
-            raise
-        except ray.exceptions.RayError as error:
-            if isinstance(error, ray.exceptions.ObjectLostError):
-                self._parcels.drop(work.document_id)
-            return _crash(error, self._job.attempts)
-        return outcome
-
-    async def _at_hand(self, work: TaskWork) -> None:
-        """See that there is a parcel: a supervisor that begins anew has none. Raises UndoneError."""
-        if self._parcels.packed(work.document_id) is not None:
-            return
+        Raises UndoneError.
+        """
+        if (stored := self._parcels.get(work.document_id)) is not None:
+            return stored
         making = self._making.get(work.document_id)
         if making is None:
-            making = asyncio.create_task(asyncio.to_thread(self.prepare, work.path))
+            making = asyncio.create_task(asyncio.to_thread(self._stored, work.path))
             self._making[work.document_id] = making
             making.add_done_callback(lambda _: self._making.pop(work.document_id, None))
-        prepared = await asyncio.shield(making)
-        if prepared.document_id != work.document_id:
+        stored = await asyncio.shield(making)
+        if stored.packed.prepared.document_id != work.document_id:
             raise UndoneError(Fault("task", f"{work.path} is not the file any more that was read for this job"))
+        return stored
+
+    async def _answered(self, work: TaskWork, purse: PurseTerms | None, parcel: Any) -> Done | Fault:
+        """Raises DeskDiedError."""
+        if self._desks is not None:
+            return await self._desks.answer(work, purse, parcel)
+        import ray
+
+        try:
+            outcome: Done | Fault = await or_cancel(self._answer.remote(self._terms, work, purse, parcel))
+        except ray.exceptions.RayError as error:
+            if isinstance(error, ray.exceptions.ObjectLostError):
+                # It cannot be made again by Ray, since the bytes of its file went as well.
+                self._parcels.drop(work.document_id)
+                raise DeskDiedError(_first_line(error)) from error
+            return _crash(error, self._job.attempts)
+        return outcome
 
     def _read(self, path: str) -> bytes:
         """The bytes of a file that a node does not see. Raises UndoneError."""
@@ -144,16 +141,19 @@ class RayWork:
 
     def _failed(self, work: TaskWork, fault: Fault) -> Done:
         task = self._job.tasks[work.task - 1]
-        packed = self._parcels.packed(work.document_id)
         document = ResultDocument(number=work.document, path=work.path, id=work.document_id)
-        if packed is not None:
-            prepared = packed.prepared
+        if (stored := self._parcels.get(work.document_id)) is not None:
+            prepared = stored.packed.prepared
             document = document.model_copy(update={"name": prepared.name, "pages": prepared.pages})
         return Done(Result.failed(self.job_id, document, ResultTask.of(work.task, task), fault.reason), fault)
 
 
 def _crash(error: Exception | None, attempts: int) -> Fault:
     """What it means that Ray could not do it, however often it tried."""
-    said = " ".join(str(error).partition("\n")[0].split()) if error is not None else "no room for its document"
     times = "once" if attempts == 1 else f"{attempts} times"
-    return Fault("task", f"the process that did it died {times} ({said})", kind="crash")
+    said = "" if error is None else f" ({_first_line(error)})"
+    return Fault("task", f"the process that did it died {times}{said}", kind="crash")
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).partition("\n")[0].split())

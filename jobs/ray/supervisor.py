@@ -126,7 +126,7 @@ class Supervisor:
 
         job_id = self._order.job_id
         job = Job.of(library.jobs.get(job_id).settings)
-        worker = f"ray-{ray.get_runtime_context().get_actor_id()[:8]}"
+        worker = f"ray-{(ray.get_runtime_context().get_actor_id() or job_id)[:8]}"
         # What it held before it died: whatever killed it, it was none of the tasks, which are done elsewhere.
         library.jobs.leave(job_id, worker)
         library.jobs.register(job_id, worker=worker)

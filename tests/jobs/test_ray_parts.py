@@ -11,13 +11,14 @@ from filelock import FileLock
 from lcdoc.agents.models.config import Config
 from lcdoc.agents.models.model import RateLimits
 from lcdoc.agents.models.sharing import Told
+from lcdoc.documents import Document, Page, Source
 from lcdoc.jobs.job import Job
 from lcdoc.jobs.ray.clerk import Clerk, ClerkCalls, NodePurse, PurseTerms
 from lcdoc.jobs.ray.files import Mark, put_down
 from lcdoc.jobs.ray.gate import Gate
 from lcdoc.jobs.ray.node import Node, Packed, Terms
 from lcdoc.jobs.ray.parcel import pack, unpack
-from lcdoc.jobs.ray.parcels import Parcels
+from lcdoc.jobs.ray.parcels import Parcels, Stored
 from lcdoc.jobs.ray.scratch import KEPT_DOCUMENTS, NodeLibrary, Scratch, ScratchFolder
 from lcdoc.jobs.work import Prepared
 from lcdoc.memory import Library
@@ -27,6 +28,7 @@ from lcdoc.memory.errors import LibraryBusyError
 from lcdoc.memory.job_records import Lease, TaskWork
 from lcdoc.memory.journal import Owner
 from lcdoc.memory.spending import CapReachedError, Caps, Spending
+from lcdoc.retrieval.chunker import Chunker
 from lcdoc.retrieval.embedders import DEFAULT_EMBEDDER, load_embedder
 from lcdoc.retrieval.index import Index
 from lcdoc.tests.jobs.small_jobs import QUESTION, texts
@@ -85,7 +87,14 @@ def test_a_document_is_the_same_where_it_is_unpacked(library: Library, tmp_path:
 def test_a_scratch_forgets_the_documents_used_longest_ago_and_none_in_use(library: Library, tmp_path: Path) -> None:
     folder = ScratchFolder(tmp_path / "nodes")
     scratch = Scratch(NodeLibrary(Database(folder.path / "library.sqlite"), SECRET), folder)
-    parcels = [pack(library, _read(library, path)) for path in texts(tmp_path / "texts", KEPT_DOCUMENTS + 2)]
+    chunker = Chunker()
+    parcels = []
+    for path in texts(tmp_path / "texts", KEPT_DOCUMENTS + 2):
+        text = Path(path).read_text(encoding="utf-8")
+        source = Source(path, "text/plain", len(text), "", "text", "1", str(len(parcels)))
+        document = Document.create(text, (Page(1, "1", 0, len(text)),), (), source)
+        library.add(document, chunker.chunks(document), recipe=chunker.recipe)
+        parcels.append(pack(library, document.id))
     first = parcels[0].document.id
     assert not scratch.enter(first)
     scratch.unpack(parcels[0])
@@ -157,21 +166,24 @@ def test_a_node_reads_the_marked_file_and_no_other(library: Library, tmp_path: P
         node.close()
 
 
-def test_parcels_are_kept_while_they_are_used_and_while_there_is_room() -> None:
+def test_parcels_are_kept_while_there_is_room() -> None:
+    def stored(name: str, size: int) -> Stored:
+        return Stored(Packed(Prepared(name, "", 1, 10, 0.1), size), f"reference to {name}")
+
     parcels = Parcels(most_bytes=250)
-    for number in range(3):
-        parcels.keep(Packed(Prepared(str(number), "", 1, 10, 0.1), 100), number)
-    assert [parcels.packed(str(number)) is not None for number in range(3)] == [False, True, True]
-    with parcels.using("1") as reference:
-        assert reference == 1
-        parcels.keep(Packed(Prepared("1", "", 1, 10, 0.1), 100), 1)
-        parcels.keep(Packed(Prepared("3", "", 1, 10, 0.1), 200), 3)
-        assert parcels.packed("1") is not None
-        assert parcels.packed("2") is None
-    assert parcels.packed("1") is None
-    assert parcels.size_bytes == 200
-    with parcels.using("2") as reference:
-        assert reference is None
+    for name in "abc":
+        parcels.keep(stored(name, 100))
+    assert [parcels.get(name) is not None for name in "acb"] == [False, True, True]
+    parcels.keep(stored("b", 110))
+    parcels.keep(stored("d", 100))
+    assert parcels.get("c") is None
+    assert parcels.size_bytes == 210
+    parcels.keep(stored("e", 1000))
+    large = parcels.get("e")
+    assert large is not None and large.reference == "reference to e"
+    assert (parcels.get("d"), parcels.size_bytes) == (None, 1000)
+    parcels.drop("e")
+    assert parcels.size_bytes == 0
 
 
 def test_a_call_is_made_by_one_node_and_known_to_all(library: Library) -> None:
