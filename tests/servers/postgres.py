@@ -29,9 +29,13 @@ def programs() -> Path | None:
 
 
 class PostgresServer:
-    """Started with its context, and stopped at its end. `stop` and `start` in between keep its data and its port."""
+    """Started with its context, and stopped at its end. `stop` and `start` in between keep its data and its port.
 
-    def __init__(self) -> None:
+    `durable`: what is committed is on the disk. In tests it need not be, since only processes die there.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self._durable = durable
         found = programs()
         if found is None:
             raise RuntimeError("PostgreSQL is not installed")
@@ -104,12 +108,12 @@ class PostgresServer:
         """Start it, and wait until it answers."""
         import psycopg
 
-        # What is committed need not reach the disk: only processes die here. The settings are the tests', not advice.
+        # The settings are the tests', not advice.
         settings = {
             "port": self.port,
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
-            "fsync": "off",
+            "fsync": "on" if self._durable else "off",
             "max_connections": 60,
             "shared_buffers": "16MB",
         }
