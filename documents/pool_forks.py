@@ -15,9 +15,8 @@ from lcdoc.documents.builder import Job
 from lcdoc.documents.errors import ParserCrashError
 from lcdoc.documents.isolation import MAX_NOISE_BYTES, crash, heard, overtime, request_line
 from lcdoc.documents.pool_stop import Stop, StoppedError
+from lcdoc.documents.pool_template import BEGUN, MESSAGE_BYTES, REFUSED
 
-_BEGUN: Final = b"begun"
-_REFUSED: Final = b"refused "
 _BEGIN_S: Final = 60.0
 """How long the template may take to fork, when it has to start and to import a reader first."""
 _END_S: Final = 5.0
@@ -222,12 +221,12 @@ class _Conversation:
             self._selector.unregister(self._noise)
 
     def _hear_of_process(self) -> None:
-        message = self._leash.recv(256)
-        if message == _BEGUN:
+        message = self._leash.recv(MESSAGE_BYTES)
+        if message == BEGUN:
             self._begun = True
             self._deadline = time.monotonic() + self._job.limits.max_seconds
-        elif message.startswith(_REFUSED):
-            reason = message.removeprefix(_REFUSED).decode()
+        elif message.startswith(REFUSED):
+            reason = message.removeprefix(REFUSED).decode()
             raise ParserCrashError(
                 self._job.name, f"no process could be started for it ({reason})", "end other programs, and try again"
             )
