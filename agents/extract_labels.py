@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from lcdoc.agents.answer_types import MONTH
 from lcdoc.agents.extract_fields import Field
 from lcdoc.agents.extract_text_kinds import codes_in, text_kind
 from lcdoc.agents.reader import Passage
@@ -35,6 +36,8 @@ _LINE = re.compile(
 )
 _CAPTION = re.compile(r"\(([^()\n]{3,80})\)")
 _CAPTIONS = re.compile(r"^\s*(?:\([^()\n]{3,80}\)\s*)+$")
+_VALUE = rf"(?=(?:[$€£¥]|[A-Z]{{2,3}}[$]?)?\s?[(+]?\d|[A-Z]{{2}}\d|{MONTH}\b)"
+"""How a number, a date or a code begins: what else follows a label without a mark belongs to the label."""
 _NUMBER = re.compile(r"\b[Nn]o\.")
 _ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]")
 
@@ -55,7 +58,9 @@ def labelled(passage: Passage, field: Field) -> Iterator[Labelled]:
         return
     is_code = field.kind == "text" and text_kind(field) == "code"
     beginning = re.compile(
-        r"[\s>|*•#-]*" + r"\W+".join(map(re.escape, re.findall(r"\w+", field.label))) + r"\b\.?\s+(?P<value>\S.*?)\s*$",
+        r"[\s>|*•#-]*"
+        + r"\W+".join(map(re.escape, re.findall(r"\w+", field.label)))
+        + rf"\b\.?\s+(?P<value>{_VALUE}.*?)\s*$",
         re.IGNORECASE,
     )
     lines = list(_lines(passage))

@@ -146,7 +146,7 @@ class Extract(GraphWorkflow):
             for path in (field.path for field in schema.scalars)
         }
         wider = await wider_readings(schema.scalars, read.__getitem__, stage.reader, best)
-        judging: Sequence[Request] = ()
+        judging: tuple[Request, ...] = ()
         if first and schema.scalars:
             claims = [Claim(text=one.text[:200]) for one in first[0].passages[:2]] * 2
             passages = first[0].passages[:6]

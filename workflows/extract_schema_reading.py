@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from pydantic import BaseModel
+
 from lcdoc.agents.extract_fields import Bounds, Field, Kind, Path, Scalar, Table
 from lcdoc.workflows.extract_schema import BOUNDS, TYPES, Schema, SchemaError
 
@@ -57,7 +59,7 @@ def schema_of(given: Any) -> Schema:
 
 def _root(given: Any) -> Mapping[str, Any]:
     """The mapping that was meant."""
-    if isinstance(given, type) and callable(getattr(given, "model_json_schema", None)):
+    if isinstance(given, type) and issubclass(given, BaseModel):
         given = given.model_json_schema()
     if isinstance(given, str):
         given = _parsed(given)
@@ -162,7 +164,10 @@ class _Reading:
         if kind == "text" and "format" in shape:
             # A format that is not known says what is meant, as a description does.
             kind = _FORMATS.get(str(shape["format"]), "text")
-        bounds = Bounds(**{at: self._bound(shape, name, path) for name, at in BOUNDS.items() if name in shape})
+        given_bounds: dict[str, Any] = {
+            at: self._bound(shape, name, path) for name, at in BOUNDS.items() if name in shape
+        }
+        bounds = Bounds(**given_bounds)
         title, description = self._text(shape, "title", path), self._text(shape, "description", path)
         return Field(path, kind, title, description, enum, bounds)
 
