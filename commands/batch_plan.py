@@ -37,8 +37,8 @@ def batch_plan(
 ) -> None:
     """Tell what a job will take: documents, pages, tokens, money, time. No model is asked anything.
 
-    Some of the documents are read (they are in the library then), and the rest is reckoned from them, with a range in
-    which 95 of 100 such samples lie. Takes the options of lcdoc batch run that say what a job is.
+    Some of the documents are read (they are in the library then), and the rest is reckoned from them, with the range in
+    which it likely lies. Takes the options of lcdoc batch run that say what a job is.
 
     lcdoc batch plan contracts/ --ask questions.txt --model openai/gpt-4.1-mini
 

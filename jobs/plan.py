@@ -1,23 +1,20 @@
 """What a job will take, told before anything is paid: some of its documents are read, the rest is reckoned from them.
 
-The sample is spread over the sizes of the files. How far its members differ from their neighbours in size tells how far
-off the total may be (successive differences, as for a systematic sample; Wolter, Introduction to Variance Estimation,
-chapter 8). Where all documents are read, the figures are those of the workflows' own plans.
+Where all documents are read, the figures are those of the workflows' own plans (`sampling.py` tells about the others).
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from lcdoc.documents import Document, DocumentError
 from lcdoc.jobs.errors import JobError
 from lcdoc.jobs.job import Job, Task
+from lcdoc.jobs.sampling import Amount, Sample
 from lcdoc.workflows.errors import WorkflowError
 from lcdoc.workflows.events import Progress
 from lcdoc.workflows.run import OFFLINE
@@ -29,34 +26,6 @@ _TASKS_EACH = 8
 """Planned for one document of the sample, in turns."""
 _ANSWERED = 3
 """Documents of which, offline, some answers are really made, to time them."""
-_Z = 1.96
-
-
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """A figure of the whole job, and where it lies in 95 of 100 such samples."""
-
-    likely: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, sampled: Sequence[float], population: int) -> Amount:
-        """Reckoned from a sample that is in the order of size. One of a single member says nothing of its spread: its
-        range is from what was seen to twice the reckoning."""
-        count, seen = len(sampled), sum(sampled)
-        likely = population * seen / count
-        if count == population:
-            return cls(likely, likely, likely)
-        if count == 1:
-            return cls(likely, seen, 2 * likely)
-        steps = sum((after - before) ** 2 for before, after in pairwise(sampled))
-        deviation = population * math.sqrt((1 - count / population) * steps / (2 * count * (count - 1)))
-        return cls(likely, max(seen, likely - _Z * deviation), likely + _Z * deviation)
-
-    def over(self, divisor: float) -> Amount:
-        """A part of it."""
-        return Amount(self.likely / divisor, self.low / divisor, self.high / divisor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,36 +98,32 @@ def plan(
 
     No model is asked anything. Raises JobError where none of them can be read, and what a Workspace raises.
     """
-    sizes = [(_size(path), path) for path in paths]
+    sizes = sorted((_size(path), path) for path in paths)
     if not sizes:
         raise JobError("there are no documents", "name files or folders that hold some")
-    chosen = _spread(sorted(sizes), sample)
+    chosen = Sample([size for size, _ in sizes], sample)
     surveyor = _Surveyor(job, workspace)
     seen: list[_Seen] = []
-    for number, path in enumerate(chosen):
-        seen.append(surveyor.see(number, path))
-        on_progress(number + 1, len(chosen))
-    if len(surveyor.unreadable) == len(chosen):
-        raise JobError(f"none of {len(chosen)} documents can be read: {surveyor.unreadable[0]}", "check the files")
-    population = len(sizes)
-    pace = surveyor.pace()
+    for number, index in enumerate(chosen.indexes):
+        seen.append(surveyor.see(number, sizes[index][1]))
+        on_progress(number + 1, len(chosen.indexes))
+    if len(surveyor.unreadable) == len(seen):
+        raise JobError(f"none of {len(seen)} documents can be read: {surveyor.unreadable[0]}", "check the files")
 
     def total(values: Sequence[float | None]) -> Amount | None:
-        known = [value for value in values if value is not None]
-        return Amount.of(known, population) if len(known) == len(values) else None
+        return None if None in values else chosen.total(values)
 
     def whole(values: Sequence[float]) -> Amount:
-        return Amount.of(values, population)
+        return chosen.total(values) or Amount(0, 0, 0)
 
     plans = [one.plan for one in seen]
-    timed = [one.reading_s for one in seen if one.reading_s is not None]
     at_most = total([one.at_most_usd for one in seen])
     seconds = total([one.seconds for one in plans])
     return JobPlan(
-        documents=population,
+        documents=len(sizes),
         bytes=sum(size for size, _ in sizes),
         tasks=len(job.tasks),
-        sampled=len(chosen),
+        sampled=len(seen),
         unreadable=tuple(surveyor.unreadable),
         impossible=tuple(surveyor.impossible),
         model=workspace.model,
@@ -168,8 +133,8 @@ def plan(
         tokens_out=whole([one.tokens_out for one in plans]),
         usd=total([one.cost_usd for one in plans]),
         at_most_usd=None if at_most is None else at_most.likely,
-        reading_s=Amount.of(timed, population) if timed else None,
-        answering_s=None if seconds is None else seconds.over(1 / pace),
+        reading_s=chosen.total([one.reading_s for one in seen]),
+        answering_s=None if seconds is None else seconds.over(1 / surveyor.pace()),
     )
 
 
@@ -252,12 +217,6 @@ def _summed(plans: Sequence[Plan], times: float) -> tuple[Plan, float | None]:
         seconds=total(plan.seconds for plan in plans),
     )
     return summed, total((plan.at_most or plan).cost_usd for plan in plans)
-
-
-def _spread(sizes: Sequence[tuple[int, str]], sample: int | None) -> list[str]:
-    """Paths from among those in the order of size: the middle one of each of `sample` parts."""
-    count = len(sizes) if sample is None else min(sample, len(sizes))
-    return [sizes[(2 * part + 1) * len(sizes) // (2 * count)][1] for part in range(count)]
 
 
 def _size(path: str) -> int:
