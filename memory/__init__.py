@@ -13,6 +13,8 @@ from lcdoc.memory.errors import (
     LibraryVersionError,
     UnknownDocumentError,
 )
+from lcdoc.memory.job_records import JobRecord, JobStatus, UnknownJobError
+from lcdoc.memory.jobs import Jobs
 from lcdoc.memory.library import Library
 from lcdoc.memory.memos import Memos
 from lcdoc.memory.places import library_path, shared_url
@@ -25,6 +27,9 @@ __all__ = [
     "Calls",
     "CostLine",
     "Entry",
+    "JobRecord",
+    "JobStatus",
+    "Jobs",
     "KeptCache",
     "Library",
     "LibraryAccessError",
@@ -39,6 +44,7 @@ __all__ = [
     "Run",
     "Runs",
     "UnknownDocumentError",
+    "UnknownJobError",
     "UnknownRunError",
     "library_path",
     "shared_url",

@@ -227,6 +227,9 @@ def a_bit_of_everything(jobs: Jobs) -> None:
     jobs.ready(sound, document_id="", name="", pages=1, characters=1, seconds=1)
     jobs.document_failed(broken, "no", 1)
     first, second, third = jobs.claim(job, worker, most=5, prefer=[1, 2])
+    assert jobs.claim_document(job, "other") is not None
+    assert jobs.claim_document(job, "idle") is None
+    assert jobs.claim(job, "idle") == []
     jobs.beat(job, worker, [first.lease.token, second.lease.token])
     jobs.keep(first, {}, seconds=1)
     jobs.give_back([second])
