@@ -17,6 +17,25 @@ SERVER_S = 900.0
 """How long a server that has answered before may be away."""
 
 
+def outlast(action: Callable[[], Result], say: Callable[[str], None], *, meanwhile: Callable[[], None]) -> Result:
+    """What `action` returns, as soon as the place admits it; for those that have no event loop. `meanwhile` is called
+    before each pause. Raises what it raises for other faults."""
+    pause_s, told = FIRST_PAUSE_S, False
+    while True:
+        try:
+            return action()
+        except Exception as error:
+            fault = fault_of(error)
+            if fault.reach != "place":
+                raise
+            if not told:
+                told = True
+                say(f"{fault.reason}; waiting until that is mended")
+        meanwhile()
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
 class Patience:
     """Does things again, after growing pauses, while the place or the server is at fault. `say` hears of it once.
 

@@ -15,7 +15,13 @@ from lcdoc.jobs.crew import Crew, python
 from lcdoc.jobs.job import Job
 from lcdoc.jobs.shares import environment_of, suitable_workers
 from lcdoc.memory import Library
-from lcdoc.memory.errors import LibraryBusyError, LibraryError
+from lcdoc.memory.errors import (
+    LibraryAccessError,
+    LibraryAwayError,
+    LibraryBusyError,
+    LibraryError,
+    LibraryLostError,
+)
 from lcdoc.memory.job_records import JobStatus
 
 _log = logging.getLogger(__name__)
@@ -77,7 +83,7 @@ def _tended(library: Library, job: str, crew: Crew, *, every_s: float, stop: thr
                 if not crew.working:
                     return
             elif crew.deaths_in_vain > _DEATHS_EACH * crew.size:
-                library.jobs.pause(job, f"workers die one after the other; of the last one, {crew.last_words}")
+                _give_up(library, job, f"workers die one after the other; of the last one, {crew.last_words}")
             else:
                 crew.start()
         # In small steps, so that `stop` is seen soon.
@@ -90,7 +96,7 @@ def _status(library: Library, job: str) -> JobStatus | None:
     """None: it cannot be told just now."""
     try:
         return library.jobs.status(job)
-    except LibraryBusyError as error:
+    except (LibraryAccessError, LibraryAwayError, LibraryBusyError, LibraryLostError) as error:
         _log.info("%s", error)
         return None
 
@@ -98,6 +104,14 @@ def _status(library: Library, job: str) -> JobStatus | None:
 def _done(status: JobStatus) -> int:
     documents, tasks = status.documents, status.tasks
     return documents["ready"] + documents["failed"] + tasks["done"] + tasks["failed"]
+
+
+def _give_up(library: Library, job: str, reason: str) -> None:
+    try:
+        library.jobs.pause(job, reason)
+    except LibraryError as error:
+        # Tried again with the next look.
+        _log.warning("%s; the job could not be paused: %s", reason, error)
 
 
 def _abandon(library: Library, job: str, worker: str) -> None:

@@ -111,6 +111,8 @@ class Shift:
         """By the tokens of their leases."""
         self._begun: dict[str, float] = {}
         """When preparing began."""
+        self._settling: set[str] = set()
+        """What is done, and being put away: a lease that ends with it is not lost."""
         self._at_hand: OrderedDict[int, str] = OrderedDict()
         self._error: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -220,7 +222,7 @@ class Shift:
         self._tasks[token] = asyncio.create_task(self._hold(work, doing))
 
     async def _hold(self, work: Held, doing: Awaitable[None]) -> None:
-        """Do it; what comes to nothing is given back."""
+        """Do it. What comes to nothing comes free when the shift leaves."""
         token = work.lease.token
         number = work.document if isinstance(work, TaskWork) else work.number
         try:
@@ -228,9 +230,8 @@ class Shift:
                 await doing
         except UndoneError as error:
             await self._stop(error.fault.reason)
-            await self._give_back(work)
         except asyncio.CancelledError:
-            await self._give_back(work)
+            _log.info("%s was left off", work.path)
         except Exception as error:  # noqa: BLE001 - raised where the worker ends
             self._error = self._error or error
             self._end(Ending.INTERRUPTED)
@@ -238,6 +239,7 @@ class Shift:
             self._heart.drop(token)
             for kept in (self._held, self._tasks, self._begun):
                 kept.pop(token, None)
+            self._settling.discard(token)
             self._wake.set()
 
     async def _answer(self, work: TaskWork) -> None:
@@ -249,6 +251,7 @@ class Shift:
             # Less than was asked for; with a higher cap, it goes on from what is stored.
             raise UndoneError(Fault("job", str(self._purse.reached)))
         row, seconds = done.row, time.monotonic() - started
+        self._settling.add(work.lease.token)
         kept = await self._patiently(partial(self._jobs.keep, work, row.to_json(), error=row.error, seconds=seconds))
         if not kept:
             _log.info("task %d of %s was done by another worker meanwhile", work.task, work.path)
@@ -262,11 +265,13 @@ class Shift:
         except UndoneError as error:
             if error.fault.reach != "task":
                 raise
+            self._settling.add(work.lease.token)
             failed = partial(self._jobs.document_failed, work, error.fault.reason, seconds=time.monotonic() - started)
             await self._patiently(failed)
             if reason := self._streak.add(error.fault):
                 await self._stop(reason)
             return
+        self._settling.add(work.lease.token)
         ready = partial(
             self._jobs.ready,
             work,
@@ -289,16 +294,10 @@ class Shift:
 
     async def _stop(self, reason: str) -> None:
         """Nobody is to claim anything more."""
-        self._say(reason)
+        if self._ending is None:
+            self._say(reason)
         await self._patiently(partial(self._jobs.pause, self._job, reason))
         self._end(Ending.STOPPED)
-
-    async def _give_back(self, work: Held) -> None:
-        try:
-            await self._in_store(partial(self._jobs.give_back, [work]))
-        except LibraryError as error:
-            # Its lease runs out.
-            _log.info("%s was not given back: %s", work.path, error)
 
     async def _let_go(self) -> None:
         """Leave off what is under way."""
@@ -340,7 +339,7 @@ class Shift:
 
     def _lose(self, token: str) -> None:
         task = self._tasks.get(token)
-        if task is not None:
+        if task is not None and token not in self._settling:
             _log.info("the lease on %s is lost", self._held[token].path)
             task.cancel()
 

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from lcdoc.documents import Document
 from lcdoc.documents.loading import RawFile
@@ -17,12 +18,15 @@ from lcdoc.documents.pool import ParserPool
 from lcdoc.jobs.faults import fault_of
 from lcdoc.jobs.growth import Growth
 from lcdoc.jobs.job import Job
+from lcdoc.jobs.patience import outlast
 from lcdoc.jobs.shift import OVERDUE, PREPARING, Ending, Shift
 from lcdoc.jobs.work import Work
 from lcdoc.memory import Library
 from lcdoc.workflows.run import OFFLINE
 
 _log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 _MORE_TASKS = 1.5
 """Tasks under way for each request that the model is sent at once: some are between two requests."""
@@ -49,12 +53,17 @@ def work(
     every few seconds. Raises LibraryError, UnknownJobError; what is wrong for every task pauses the job, with the
     reason.
     """
-    with Library.open(library) as opened:
+
+    def patiently(action: Callable[[], Result]) -> Result:
+        return outlast(action, on_line, meanwhile=alive)
+
+    with patiently(lambda: Library.open(library)) as opened:
         record = opened.jobs.find(job)
-        worker_id = opened.jobs.register(record.id, worker=worker_id)
+        worker_id = patiently(lambda: opened.jobs.register(record.id, worker=worker_id))
         try:
             described = Job.of(record.settings)
-            purse = opened.purses.open(record.id, described.caps.budget.caps, described.per_document.budget.caps)
+            caps, per_document = described.caps.budget.caps, described.per_document.budget.caps
+            purse = patiently(lambda: opened.purses.open(record.id, caps, per_document))
             with ParserPool(PREPARING + OVERDUE) as pool:
                 doing = Work(
                     opened,
@@ -87,7 +96,7 @@ def work(
                 raise
             # It is so for every worker: a model that is not configured, a library that is damaged.
             on_line(fault.reason)
-            opened.jobs.pause(record.id, fault.reason)
+            patiently(lambda: opened.jobs.pause(record.id, fault.reason))
             return Ending.STOPPED
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -90,11 +91,21 @@ def test_everything_is_done_once_and_so_many_at_a_time_as_were_asked_for(library
 
 def test_offline_one_thing_is_done_at_a_time(library: Library) -> None:
     deeds = Deeds(library, documents=4, tasks=2)
-    busy: list[int] = []
-    deeds.on_prepare = lambda _path: busy.append(deeds.under_way)
+    seen: list[tuple[str, bool]] = []
+    preparing = threading.Event()
+
+    def prepare(_path: str) -> None:
+        preparing.set()
+        time.sleep(0.05)
+        preparing.clear()
+
+    deeds.on_prepare = prepare
+    deeds.on_answer = lambda work: seen.append((work.path, preparing.is_set()))
     assert work(library, deeds) is Ending.FINISHED
     assert deeds.most_at_once == 1
-    assert busy == [0, 0, 0, 0]
+    assert [busy for _, busy in seen] == [False] * 8
+    # A document at hand is done with before the next one is prepared.
+    assert [path for path, _ in seen] == sorted(path for path, _ in seen)
 
 
 @pytest.mark.parametrize("alternating", [True, False])
