@@ -138,11 +138,13 @@ def _holding(change: JobChange, worker: str) -> tuple[bool, bool]:
 
 def _take(change: JobChange, claimant: Claimant, document: int, most: int, state: str = "waiting") -> list[TaskWork]:
     """Take up to `most` tasks of one document."""
+    if most < 1:
+        return []
     tasks = change.execute(
         f"SELECT task FROM job_tasks WHERE job = ? AND state = '{state}' AND document = ? ORDER BY task LIMIT ?",
         change.job,
         document,
-        max(0, most),
+        most,
     ).fetchall()
     if not tasks:
         return []

@@ -6,7 +6,7 @@ Each function does its part inside a transaction of the caller's.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -66,10 +66,16 @@ def heard(change: JobChange, worker: str, doing: str | None) -> None:
     )
 
 
-def gone_workers(connection: Connection, job: str) -> list[str]:
-    """Workers whose process has surely ended."""
+def gone_workers(connection: Connection, job: str) -> list[tuple[str, str]]:
+    """Workers whose process has surely ended, each with its owner."""
     workers = connection.execute("SELECT id, owner FROM job_workers WHERE job = ?", (job,)).fetchall()
-    return [worker for worker, owner in workers if Owner.from_text(owner).is_gone()]
+    return [(worker, owner) for worker, owner in workers if _living(owner) is None]
+
+
+def forget(change: JobChange, workers: Iterable[tuple[str, str]]) -> list[str]:
+    """Strike these workers off; returns those that were still on the list, under the same owner."""
+    struck = "DELETE FROM job_workers WHERE job = ? AND id = ? AND owner = ?"
+    return [worker for worker, owner in workers if change.execute(struck, change.job, worker, owner).rowcount]
 
 
 def status(connection: Connection, job: str, now: float) -> JobStatus | None:
@@ -177,8 +183,8 @@ def _workers(connection: Connection, job: str, now: float) -> tuple[JobWorker, .
         " ORDER BY started_at, id",
         (job, now - _ALIVE_S),
     ):
-        owner = Owner.from_text(text)
-        if not owner.is_gone():
+        owner = _living(text)
+        if owner is not None:
             workers.append(
                 JobWorker(
                     id=worker,
@@ -190,3 +196,12 @@ def _workers(connection: Connection, job: str, now: float) -> tuple[JobWorker, .
                 )
             )
     return tuple(workers)
+
+
+def _living(text: str) -> Owner | None:
+    """The process that this names; None where it has surely ended, or nothing is named."""
+    try:
+        owner = Owner.from_text(text)
+    except ValueError:
+        return None
+    return None if owner.is_gone() else owner

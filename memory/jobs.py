@@ -257,11 +257,11 @@ class Jobs(JobReading):
     def _claiming(self, job: str) -> Iterator[JobChange]:
         """As `_change`, with what the dead hold made free."""
         with self._store.read() as connection:
-            # Who is gone stays so: to know it needs no place in the transaction.
+            # Looking for processes is not for a transaction that others wait for: who is gone stays so.
             gone = job_status.gone_workers(connection, job)
         # A claim that a power failure undoes has not been made: nobody is left who made it.
         with self._change(job, durable=False) as change:
-            job_claims.take_over(change, gone)
+            job_claims.take_over(change, job_status.forget(change, gone))
             yield change
 
     def _turn(self, job: str, before: Collection[str], state: JobState, reason: str = "") -> bool:

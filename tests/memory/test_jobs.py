@@ -173,14 +173,30 @@ def test_what_a_process_that_is_gone_held_is_free_at_once(jobs: Jobs, database: 
     )
     dead = jobs.register(job)
     (work,) = jobs.claim(job, dead, lease_s=3600)
-    assert jobs.claim_document(job, dead, lease_s=3600) is not None
+    document = jobs.claim_document(job, dead, lease_s=3600)
+    assert document is not None
     assert jobs.claim(job, "other") == []
     with database.write() as connection:
         connection.execute("UPDATE job_workers SET owner = ? WHERE id = ?", (process.stdout.strip(), dead))
     assert jobs.status(job).workers == ()
     (again,) = jobs.claim(job, "other")
     assert (again.task, again.attempt) == (work.task, 2)
-    assert jobs.claim_document(job, "other").attempt == 2  # type: ignore[union-attr]
+    with database.read() as connection:
+        assert connection.execute("SELECT count(*) FROM job_workers").fetchone()[0] == 0
+    taken = jobs.claim_document(job, "other")
+    assert taken is not None
+    assert (taken.number, taken.attempt) == (document.number, 2)
+
+
+def test_a_worker_that_came_back_under_its_name_is_not_gone(jobs: Jobs, database: Store) -> None:
+    job = made(jobs, documents=1, tasks=1)
+    jobs.register(job, worker="w")
+    with database.write() as connection:
+        connection.execute("UPDATE job_workers SET owner = 'nobody'")
+    jobs.register(job, worker="w")
+    (work,) = jobs.claim(job, "w")
+    assert jobs.claim(job, "other") == []
+    assert jobs.keep(work, {}, seconds=1)
 
 
 def test_work_given_back_was_not_begun(jobs: Jobs) -> None:
