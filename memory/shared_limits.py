@@ -25,6 +25,7 @@ _FORM: Final = 1
 """Of the file: another form has another name."""
 _LOCK_S: Final = 5.0
 """A lock is held for microseconds, unless its holder is stopped in the middle."""
+_PAUSE_S: Final = 0.001
 _ABANDONED_S: Final = 7 * 86_400.0
 
 Changed = TypeVar("Changed")
@@ -55,23 +56,31 @@ class SharedFile:
 
     def change(self, key: str, change: Callable[[str | None], tuple[str, Changed]]) -> Changed:
         """Put another text in the place of what was kept (None: nothing), while everybody else waits."""
+        deadline = time.monotonic() + _LOCK_S
         with self._lock:
             connection = self._open()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                row = connection.execute("SELECT state FROM shared WHERE key = ?", (key,)).fetchone()
-                state, result = change(None if row is None else row[0])
-                connection.execute(
-                    "INSERT INTO shared (key, state) VALUES (?, ?)"
-                    " ON CONFLICT (key) DO UPDATE SET state = excluded.state",
-                    (key, state),
-                )
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            return result
+            while True:
+                try:
+                    return _changed(connection, key, change)
+                except sqlite3.OperationalError as error:
+                    if not _is_locked(error) or time.monotonic() > deadline:
+                        raise
+                time.sleep(_PAUSE_S)
+
+    def change_at_once(self, key: str, change: Callable[[str | None], tuple[str, Changed]]) -> Changed | None:
+        """The same where nobody has to wait for it; None where the file is not open, or others are at it."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            if not self._is_open():
+                return None
+            return _changed(self._open(), key, change)
+        except sqlite3.OperationalError as error:
+            if _is_locked(error):
+                return None
+            raise
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Close the file."""
@@ -80,8 +89,11 @@ class SharedFile:
                 self._connection.close()
             self._connection = None
 
+    def _is_open(self) -> bool:
+        return self._connection is not None and self._pid == os.getpid() and self._file == _identity(self.path)
+
     def _open(self) -> sqlite3.Connection:
-        if self._connection is not None and self._pid == os.getpid() and self._file == _identity(self.path):
+        if self._connection is not None and self._is_open():
             return self._connection
         if self._connection is not None and self._pid == os.getpid():
             self._connection.close()  # somebody removed the file: the others have another by now
@@ -93,12 +105,34 @@ class SharedFile:
             connection.execute("PRAGMA synchronous = OFF")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("CREATE TABLE IF NOT EXISTS shared (key TEXT PRIMARY KEY, state TEXT NOT NULL)")
+            connection.execute("PRAGMA busy_timeout = 0")
         except BaseException:
             connection.close()
             raise
         self._connection, self._file, self._pid = connection, _identity(self.path), os.getpid()
         _tidy_up(self.path)
         return connection
+
+
+def _changed(connection: sqlite3.Connection, key: str, change: Callable[[str | None], tuple[str, Changed]]) -> Changed:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        row = connection.execute("SELECT state FROM shared WHERE key = ?", (key,)).fetchone()
+        state, result = change(None if row is None else row[0])
+        connection.execute(
+            "INSERT INTO shared (key, state) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET state = excluded.state",
+            (key, state),
+        )
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return result
+
+
+def _is_locked(error: sqlite3.OperationalError) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
 def _identity(path: Path) -> tuple[int, int]:

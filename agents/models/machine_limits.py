@@ -31,39 +31,40 @@ class MachineLimits:
 
     def __init__(self, path: Path) -> None:
         self._file = SharedFile(path)
-        # The file's lock is not to keep the event loop waiting.
+        # A lock that others hold is not to keep the event loop waiting.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lcdoc-limits")
         self._alone: dict[str, Sharing] = {}
         self._alone_until = float("-inf")
 
     async def exchange(self, server: str, limits: RateLimits, member: str, told: Told) -> Given:
         """See `SharedLimits`. Raises ValueError for limits that admit nothing."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._exchange, server, limits, member, told
-        )
 
-    def close(self) -> None:
-        """Close the file."""
-        self._thread.shutdown(wait=True)
-        self._file.close()
-
-    def _exchange(self, server: str, limits: RateLimits, member: str, told: Told) -> Given:
         def change(kept: str | None) -> tuple[str, Given]:
-            sharing = Sharing(limits, time.monotonic(), None if kept is None else json.loads(kept))
-            given = sharing.exchange(member, told, time.monotonic(), _is_gone)
+            now = time.monotonic()
+            sharing = Sharing(limits, now, None if kept is None else json.loads(kept))
+            given = sharing.exchange(member, told, now, _is_gone)
             return json.dumps(sharing.state(), separators=(",", ":")), given
 
         if time.monotonic() >= self._alone_until:
             try:
-                given = self._file.change(server, change)
+                given = self._file.change_at_once(server, change)
+                if given is None:
+                    loop = asyncio.get_running_loop()
+                    given = await loop.run_in_executor(self._thread, self._file.change, server, change)
             except (sqlite3.Error, OSError, ValueError, LookupError, TypeError) as error:
                 self._alone_until = time.monotonic() + _ALONE_S
                 _log.warning("%s: rate limits are not shared with other processes now: %s", self._file.path, error)
             else:
                 self._alone.pop(server, None)
                 return given
-        sharing = self._alone.setdefault(server, Sharing(limits, time.monotonic()))
-        return sharing.exchange(member, told, time.monotonic(), _is_gone)
+        now = time.monotonic()
+        sharing = self._alone.setdefault(server, Sharing(limits, now))
+        return sharing.exchange(member, told, now, _is_gone)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._thread.shutdown(wait=True)
+        self._file.close()
 
 
 def _is_gone(member: str, _unseen_s: float) -> bool:

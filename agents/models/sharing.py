@@ -25,7 +25,7 @@ _LONGEST_WAIT_S: Final = 0.025
 """Between two questions of a member that waits for others."""
 _LONGEST_PAUSE_S: Final = 1.0
 """The same for one that waits for the minute to pass, or for a pause that the server wanted."""
-_LATE_S: Final = 0.2
+_LATE_S: Final = 0.5
 """A member that does not ask again within so long after it was to, waits for nothing."""
 _FORGOTTEN_S: Final = 10.0
 """What a member that has nothing to do has had of late is forgotten after so long."""
