@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Protocol
 from lcdoc.agents.models.config import Config
 from lcdoc.agents.models.purse import Purse
 from lcdoc.documents import Document
+from lcdoc.documents.errors import SourceChangedError
 from lcdoc.documents.loading import RawFile, parse, read_raw
+from lcdoc.jobs.daemon_thread import in_daemon_thread
 from lcdoc.jobs.faults import Fault, UndoneError, fault_of
 from lcdoc.jobs.job import Job, Task
 from lcdoc.jobs.results import Result, ResultDocument, ResultTask
 from lcdoc.memory import Library
-from lcdoc.memory.errors import LibraryError
+from lcdoc.memory.errors import LibraryError, UnknownDocumentError
 from lcdoc.memory.job_records import TaskWork
 from lcdoc.memory.usage import ModelUsage
 from lcdoc.retrieval.chunker import Chunker
@@ -132,6 +134,7 @@ class Work:
         self._embedder: Embedder | None = None
         self._loading = threading.Lock()
         self._opening = threading.Lock()
+        self._fetching = threading.Lock()
         self._open: OrderedDict[str, _Open] = OrderedDict()
 
     @property
@@ -183,7 +186,7 @@ class Work:
         runs: list[str] = []
         started = time.monotonic()
         try:
-            opened = await asyncio.to_thread(self._opened, work.document_id)
+            opened = await in_daemon_thread(self._at_hand, work)
             document = opened.document
             asked = asked.model_copy(update={"name": document.name, "pages": len(document.pages)})
             answer = await self._answered(
@@ -250,6 +253,20 @@ class Work:
             on_event=on_event,
             purse=purse,
         )
+
+    def _at_hand(self, work: TaskWork) -> _Open:
+        """The document of a task. One that another machine prepared is put into the library of this one first."""
+        try:
+            return self._opened(work.document_id)
+        except UnknownDocumentError:
+            with self._fetching:  # its tasks come together
+                document = self._added(work.path)
+        if document.id != work.document_id:
+            remedy = "put the file back that was read, or begin another job with this one"
+            raise SourceChangedError(work.path, "it is not the file any more that was read for this job", remedy)
+        opened = self._opened(document.id, document)
+        opened.search.index.fill(document.id)
+        return opened
 
     def _added(self, path: str) -> Document:
         library = self._library

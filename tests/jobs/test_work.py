@@ -81,6 +81,24 @@ def test_a_file_is_parsed_once_and_embedded_whole(library: Library, tmp_path: Pa
     assert parsed == [path, path]
 
 
+def test_a_document_that_another_machine_prepared_is_read_here_too(library: Library, tmp_path: Path) -> None:
+    path, other = texts(tmp_path, 2)
+    with Library.open(tmp_path / "another-machine.sqlite") as elsewhere:
+        document_id = Work(elsewhere, Job(tasks=[ASK], model="offline"), "job").prepare(path).document_id
+    work = Work(library, Job(tasks=[ASK], model="offline"), "job")
+
+    async def answers(path: str) -> list[Done]:
+        return await asyncio.gather(*(work.answer(task_of(path, document_id)) for _ in range(3)))
+
+    rows = [done.row for done in asyncio.run(answers(path))]
+    assert [row.answer for row in rows] == ["In fair weather the ferry may carry 101 passengers and 1 carts."] * 3
+    assert [entry.id for entry in library.list()] == [document_id]
+    library.remove(document_id)
+    work = Work(library, Job(tasks=[ASK], model="offline"), "job")
+    (changed, *_) = asyncio.run(answers(other))
+    assert changed.row.error.startswith(f"{other}: it is not the file any more that was read for this job; put")
+
+
 def test_documents_that_are_done_with_are_forgotten(library: Library, tmp_path: Path) -> None:
     with ParserPool(1) as pool:
         work = Work(library, Job(tasks=[ASK], model="offline"), "job", parse=pool.parse)
