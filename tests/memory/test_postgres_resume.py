@@ -1,6 +1,7 @@
 """A run begun on one machine goes on on another, from the checkpoint and the notes they share."""
 
 import asyncio
+import logging
 import operator
 import os
 import signal
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
+from urllib.parse import quote
 
 import pytest
 
@@ -23,7 +25,7 @@ from lcdoc.benchmarks.shapes import QUESTION, SHAPES, readers_for, shelve
 from lcdoc.memory import Library
 from lcdoc.memory.leases import LEASE_S
 from lcdoc.tests.servers.chat_server import ChatServer
-from lcdoc.tests.servers.postgres import PostgresServer
+from lcdoc.tests.servers.postgres import PASSWORD, PostgresServer
 from lcdoc.tests.servers.truthful import Truthful
 from lcdoc.workflows.events import Event, NoteTaken, Resumed
 
@@ -184,6 +186,20 @@ def test_a_step_that_was_cancelled_half_way_is_done_again(server, library):
             return [task for task, _, _ in kept.pending_writes]
 
     assert asyncio.run(left()) == ["done"]
+
+
+def test_no_password_is_logged(library, shared, caplog):
+    async def use() -> None:
+        async with library.checkpoints() as saver:
+            await saver.aget_tuple({"configurable": {"thread_id": "nobody's"}})
+
+    with caplog.at_level(logging.DEBUG):
+        with Library.open(library.path.with_name("again.sqlite"), shared=shared) as again:
+            asyncio.run(again.calls.claim("k"))
+        asyncio.run(use())
+    assert caplog.records
+    assert PASSWORD not in caplog.text
+    assert quote(PASSWORD, safe="") not in caplog.text
 
 
 def test_savers_of_one_loop_share_connections_and_close_them(library, shared):
