@@ -15,7 +15,8 @@ from lcdoc.screen import money
 
 if TYPE_CHECKING:
     from lcdoc.jobs.job import Job
-    from lcdoc.jobs.plan import Amount, JobPlan
+    from lcdoc.jobs.plan import JobPlan
+    from lcdoc.jobs.sampling import Amount
     from lcdoc.screen import Screen
 
 _SHOWN = 3

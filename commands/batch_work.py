@@ -138,8 +138,8 @@ def _stopping(screen: Screen, view: BatchView) -> Iterator[threading.Event]:
         view.stop()
         screen.say("stopping: what is under way is given back; Ctrl-C again does not wait for that")
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, handle)
+    for one in (signal.SIGINT, signal.SIGTERM):
+        before[one] = signal.signal(one, handle)
     try:
         yield stop
     finally:

@@ -114,7 +114,8 @@ def _value_columns(tasks: Sequence[Task]) -> Iterator[tuple[str, ...]]:
         if isinstance(task, ExtractTask):
             for name, shape in task.json_schema.get("properties", {}).items():
                 inner = shape.get("properties", {}) if shape.get("type") == "object" else {}
-                seen.update(dict.fromkeys([(name, one) for one in inner] or [(name,)]))
+                places: list[tuple[str, ...]] = [(name, one) for one in inner]
+                seen.update(dict.fromkeys(places or [(name,)]))
     yield from seen
 
 

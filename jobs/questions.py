@@ -58,7 +58,7 @@ def extracted(path: Path) -> ExtractTask:
     """The task to fill in the schema of a JSON file. Raises SchemaError, naming the file."""
     from lcdoc.workflows.extract_request import read_schema
 
-    return ExtractTask(json_schema=read_schema(path).schema.to_json())
+    return ExtractTask(schema=read_schema(path).schema.to_json())
 
 
 def _lines(path: Path) -> list[tuple[int, dict[str, str]]]:
