@@ -31,6 +31,8 @@ _LONGEST_LABEL = 80
 _LONGEST_VALUE = 300
 _LONGEST_REST = 60
 """Of what follows a label without a mark: more is a sentence that begins with the field's name."""
+_LONGEST_CODE = 40
+"""Of the longer ones, only the code that they begin with is the value."""
 _LINE = re.compile(
     r"^[ \t>|*•#-]*(?P<label>[^\n:|\t]{2,80}?)[ \t*]*(?::[ \t*]+|[ \t]*\|[ \t]*|\t+)(?P<value>[^\n|\t]*[^\s|])[ \t|]*$"
 )
@@ -70,7 +72,7 @@ def labelled(passage: Passage, field: Field) -> Iterator[Labelled]:
             found = beginning.fullmatch(line)
             if found and (is_code or len(found["value"]) <= _LONGEST_REST):
                 marked = found["value"], _PREFIX_MATCH
-        if marked is not None and is_code:
+        if marked is not None and is_code and len(marked[0]) > _LONGEST_CODE:
             code = next(((start, end) for start, end in codes_in(marked[0]) if start == 0), (0, 0))
             marked = marked[0][: code[1]], marked[1]
         if marked is not None and marked[0]:

@@ -165,7 +165,7 @@ class _Steps:
         self._session = session
         self._misses = 0
         """Failures in a row."""
-        self._read = 0
+        self._read = self._planned = 0
 
     @cached_property
     def _schema(self) -> Schema:
@@ -202,6 +202,7 @@ class _Steps:
     def readings(self, state: _State) -> list[Any] | str:
         from langgraph.types import Send
 
+        self._planned = len(state.get("readings", ()))
         now = [one for one in state.get("readings", ()) if one["name"].startswith(f"read/{state['rounds']}/")]
         return [Send("read", one) for one in now] or "settle"
 
@@ -222,7 +223,7 @@ class _Steps:
             self._misses = 0
             await session.keep(name, extraction.as_note(), places=state["places"])
         self._read += 1
-        session.emit(Progress("asking", session.run.model, self._read, max(self._read, len(state["places"]))))
+        session.emit(Progress("asking", session.run.model, self._read, max(self._read, self._planned)))
         return {"notes": [name]}
 
     async def look(self, state: _State) -> _State:

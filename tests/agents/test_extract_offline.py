@@ -46,6 +46,8 @@ def values(found: tuple[Finding, ...]) -> list[object]:
         ("| Start date | 1 May 2021 |", field("start date", "date"), "1 May 2021"),
         ("- Start of the lease: 1 May 2021", field("lease start", "date"), "1 May 2021"),
         ("Commission File Number 1-15839", field("commission file number"), "1-15839"),
+        ("IBAN: DE12 5001 0517 0648 4898 90", field("iban"), "DE12 5001 0517 0648 4898 90"),
+        ("File number 1-442 was given to the registrant in another year.", field("file number"), "1-442"),
         ("Commission File No. 1-15839, of 1993", field("file number"), None),
         ("Telephone number, including area code: (310) 255-2000", field("telephone number"), "(310) 255-2000"),
         ("Rent for the parking space: 80", field("rent", "number"), None),
