@@ -27,6 +27,9 @@ class Claimant:
     worker: str
     until: float
 
+    def lease(self) -> Lease:
+        return Lease(secrets.token_hex(8), self.worker, self.until)
+
 
 def claim_tasks(change: JobChange, claimant: Claimant, most: int, prefer: Collection[int]) -> list[TaskWork]:
     """Take up to `most` tasks: see `Jobs.claim`."""
@@ -66,9 +69,9 @@ def claim_document(change: JobChange, claimant: Claimant, ahead: int | None) -> 
         number,
     ).fetchone()
     change.add(preparing=1)
-    return DocumentWork(
-        change.job, number, path_from_text(path), attempt, _leased(change, claimant, (number, 0), attempt)
-    )
+    lease = claimant.lease()
+    _enter_leases(change, number, [(0, attempt, lease)])
+    return DocumentWork(change.job, number, path_from_text(path), attempt, lease)
 
 
 def put_off(change: JobChange, tokens: Sequence[str], until: float) -> set[str]:
@@ -157,33 +160,31 @@ def _take(change: JobChange, claimant: Claimant, document: int, most: int, state
         document,
     ).fetchone()
     change.add(running=len(tasks))
-    taken: list[TaskWork] = []
-    for (task,) in tasks:
-        (attempt,) = change.execute(
-            "UPDATE job_tasks SET state = 'running', worker = ?, attempts = attempts + 1"
-            " WHERE job = ? AND document = ? AND task = ? RETURNING attempts",
-            claimant.worker,
-            change.job,
-            document,
-            task,
-        ).fetchone()
-        lease = _leased(change, claimant, (document, task), attempt)
-        taken.append(TaskWork(change.job, document, path_from_text(path), document_id, task, attempt, lease))
+    attempts = change.execute(
+        "UPDATE job_tasks SET state = 'running', worker = ?, attempts = attempts + 1"
+        f" WHERE job = ? AND document = ? AND task IN ({', '.join('?' * len(tasks))}) RETURNING task, attempts",
+        claimant.worker,
+        change.job,
+        document,
+        *(task for (task,) in tasks),
+    ).fetchall()
+    taken = [
+        TaskWork(change.job, document, path_from_text(path), document_id, task, attempt, claimant.lease())
+        for task, attempt in sorted(attempts)
+    ]
+    _enter_leases(change, document, [(work.task, work.attempt, work.lease) for work in taken])
     return taken
 
 
-def _leased(change: JobChange, claimant: Claimant, what: tuple[int, int], attempt: int) -> Lease:
-    lease = Lease(secrets.token_hex(8), claimant.worker, claimant.until)
-    change.execute(
+def _enter_leases(change: JobChange, document: int, leases: Sequence[tuple[int, int, Lease]]) -> None:
+    """Of tasks and their attempts; 0 is the document itself."""
+    change.connection.executemany(
         "INSERT INTO job_leases (job, token, document, task, attempt, worker, until) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        change.job,
-        lease.token,
-        *what,
-        attempt,
-        lease.worker,
-        lease.until,
+        [
+            (change.job, lease.token, document, task, attempt, lease.worker, lease.until)
+            for task, attempt, lease in leases
+        ],
     )
-    return lease
 
 
 def _open_documents(change: JobChange, most: int) -> list[int]:
