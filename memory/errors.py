@@ -82,4 +82,7 @@ def translated(path: Path, error: sqlite3.Error) -> LibraryError | None:
     }
     if "no such module: fts5" in str(error):
         return LibraryError(path, "this Python's SQLite has no full-text search (FTS5)", "use another build of Python")
+    if 'near "RETURNING"' in str(error):
+        problem = f"this Python's SQLite is {sqlite3.sqlite_version}, and batch jobs need 3.35 or later"
+        return LibraryError(path, problem, "use another build of Python")
     return next((said for names, said in known.items() if name.startswith(names)), None)

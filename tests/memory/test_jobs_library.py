@@ -1,9 +1,11 @@
 """Jobs as a part of the library: looked after with it."""
 
+import sqlite3
 from pathlib import Path
 
 from lcdoc.documents.builder import DocumentBuilder, Job
 from lcdoc.memory import Library
+from lcdoc.memory.errors import translated
 
 
 def add(library: Library, name: str) -> str:
@@ -44,6 +46,11 @@ def test_a_damaged_job_is_told(tmp_path: Path) -> None:
             connection.execute("DELETE FROM job_documents")
         (problem,) = library.verify()
         assert problem == f"{library.path}: job {job} is damaged: it tells of 1 documents where 0 are"
+
+
+def test_an_old_sqlite_is_told(tmp_path: Path) -> None:
+    said = translated(tmp_path, sqlite3.OperationalError('near "RETURNING": syntax error'))
+    assert "and batch jobs need 3.35 or later; use another build of Python" in str(said)
 
 
 def test_removing_a_job_leaves_nothing_of_it(tmp_path: Path) -> None:
