@@ -24,25 +24,26 @@ from pathlib import Path
 from typing import Any
 
 QUESTIONS = ("Who wrote this?", "What is the main result?", "How much did it cost?")
-_FOLDERS = (
-    "books/pdf/*.pdf",
-    "books/epub/*.epub",
-    "books/txt/*.txt",
-    "financebench/pdfs/*.pdf",
-    "needle_haystacks/PaulGrahamEssays/*.txt",
-    "babi/**/*.txt",
-    "nasty_pdfs/*.pdf",
-    "nasty_other/*.*",
-)
+_FOLDERS = {
+    "books/pdf/*.pdf": 2,
+    "books/epub/*.epub": 3,
+    "books/txt/*.txt": 4,
+    "financebench/pdfs/*.pdf": 6,
+    "needle_haystacks/PaulGrahamEssays/*.txt": 1000,
+    "babi/**/*.txt": 1000,
+    "nasty_pdfs/*.pdf": 1000,
+    "nasty_other/*.*": 1000,
+}
+"""Where files are, and how many are taken of each kind, the smallest first."""
 
 
 def make_folder(data: Path, folder: Path) -> int:
     """Links to the files, and the papers of COVID-QA as text files; returns how many there are."""
     folder.mkdir(parents=True, exist_ok=True)
-    for pattern in _FOLDERS:
-        for path in sorted(data.glob(pattern)):
-            if path.name != "INDEX.tsv":
-                (folder / f"{path.parent.name}--{path.name}").symlink_to(path)
+    for pattern, most in _FOLDERS.items():
+        files = [path for path in data.glob(pattern) if path.name != "INDEX.tsv"]
+        for path in sorted(files, key=lambda path: (path.stat().st_size, path.name))[:most]:
+            (folder / f"{path.parent.name}--{path.name}").symlink_to(path)
     papers = data / "covid_qa" / "200421_covidQA.json"
     if papers.exists():
         for number, paper in enumerate(json.loads(papers.read_text(encoding="utf-8"))["data"]):

@@ -13,7 +13,7 @@ from lcdoc.jobs.worker import work
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are set with prlimit")
 
-DOCUMENTS = 24
+DOCUMENTS = 16
 
 
 def test_every_result_is_there_once_and_equals_that_of_a_quiet_run(tmp_path: Path) -> None:
