@@ -35,6 +35,7 @@ from lcdoc.commands.options import DebugOption, LibraryOption, QuietOption
 
 if TYPE_CHECKING:
     from lcdoc.jobs.begin import Begun
+    from lcdoc.memory.job_records import JobStatus
     from lcdoc.screen import Screen
 
 
@@ -112,20 +113,21 @@ def batch_run(
         if save(job, options):
             screen.say(f"the job is in {options.save_job}")
         begun = begin(opened, job, out="" if out is None else str(out.absolute()), stdin=stdin)
-        _say_begun(screen, begun)
+        _say_begun(screen, begun, opened.jobs.status(begun.record.id))
         if retry_failed and (again := opened.jobs.retry_failed(begun.record.id)):
             screen.say(f"{again:,} failed answers are tried again")
         work_at(screen, opened, begun.record, workers=workers, on=on, csv=csv)
 
 
-def _say_begun(screen: Screen, begun: Begun) -> None:
+def _say_begun(screen: Screen, begun: Begun, status: JobStatus) -> None:
     from lcdoc.jobs.sources import skipped_text
 
     record = begun.record
     if begun.again:
         new = f", with {begun.added:,} new document{'s'[: begun.added != 1]}" if begun.added else ""
         was = f", which was {begun.was}" if begun.was in {"paused", "cancelled"} else ""
-        screen.say(f"going on with job {record.id} ({record.name}){was}{new}")
+        there = f"{status.total - status.unfinished:,} of {status.total:,} answers are there"
+        screen.say(f"going on with job {record.id} ({record.name}){was}{new}: {there}")
     else:
         tasks = f"{record.tasks:,} question{'s'[: record.tasks != 1]} each"
         documents = f"{begun.added:,} document{'s'[: begun.added != 1]}"

@@ -66,6 +66,8 @@ def batch_status(
         screen.plain(_heading(status.job))
         for line in picture(status, screen.out.width if screen.out.is_terminal else 1000, caps=described.caps):
             screen.plain(line.plain)
+        if status.job.state == "open" and not status.workers:
+            screen.say(f"nobody is at it; to go on: lcdoc batch resume {record.id}")
 
 
 def _status_json(status: JobStatus) -> dict[str, Any]:

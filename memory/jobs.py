@@ -306,4 +306,4 @@ def _add_documents(change: JobChange, paths: List[str]) -> int:
 
 
 def _packed(settings: Mapping[str, Any]) -> str:
-    return json.dumps(dict(settings), sort_keys=True, allow_nan=False)
+    return json.dumps(dict(settings), allow_nan=False)

@@ -72,7 +72,7 @@ def test_a_folder_is_asked_gone_on_with_and_exported(lcdoc, folder, tmp_path):
     assert "2 failed answers are tried again" in said
     assert again.exit_code == 3
     assert "going on with job" in said
-    assert "with 1 new document" in said
+    assert "with 1 new document: 2 of 6 answers are there" in said
     assert len(rows_of(tmp_path / "results" / "results.jsonl")) == 6
 
     job = rows[0]["job"]

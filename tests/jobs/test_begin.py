@@ -44,6 +44,13 @@ def test_the_same_job_goes_on_with_what_is_new(library, tmp_path):
     assert Job.of(again.record.settings).caps.usd == 9
 
 
+def test_a_schema_keeps_its_order(library):
+    schema = {"tenant": "who rents", "rent": {"type": "number"}, "deposit": {"type": "number"}}
+    begun = begin(library, asking(tasks=({"schema": schema},)))
+    (task,) = Job.of(begun.record.settings).tasks
+    assert list(task.json_schema["properties"]) == ["tenant", "rent", "deposit"]
+
+
 def test_another_question_model_or_folder_is_another_job(library, monkeypatch):
     jobs = [asking(), asking(tasks=({"question": "When?"},)), asking(model="offline"), asking(documents=("other",))]
     assert len({begin(library, job).record.id for job in jobs}) == 4
