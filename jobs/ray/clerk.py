@@ -140,6 +140,8 @@ class ClerkCalls(Calls):
         self._line = line
         self._member = member
         self._looking: dict[str, asyncio.Future[bool]] = {}
+        # Nothing here waits for the clerk in the event loop's own thread.
+        self.is_far = False
         self.flights = {}
 
     def get(self, key: str) -> Call | None:

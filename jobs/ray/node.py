@@ -11,12 +11,16 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from lcdoc.agents.models.config import Config
 from lcdoc.agents.models.purse import Purse
+from lcdoc.documents import Document
+from lcdoc.documents.loading import RawFile
+from lcdoc.documents.pool import ParserPool
 from lcdoc.jobs.faults import Fault, fault_of
 from lcdoc.jobs.job import Job
 from lcdoc.jobs.ray.clerk import ClerkCalls, Line, NodePurse, PurseTerms
@@ -44,6 +48,8 @@ class Terms:
     """The server where nodes keep what is shared; None: with the clerk."""
     supervisor: Any
     """The actor that answers for the clerk."""
+    since: datetime | None = None
+    """When the job was begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ class Node:
         self._line = line
         self._member = member
         self._purses: dict[int, Purse] = {}
+        self._parsers: ParserPool | None = None
         folder = ScratchFolder()
         self._scratch = Scratch(_library(terms, member, line, folder.path / _LIBRARY), folder)
         self.work = Work(
@@ -72,6 +79,8 @@ class Node:
             job,
             terms.job_id,
             worker=f"{socket.gethostname()}-{os.getpid()}",
+            since=terms.since,
+            parse=self._parsed,
             purses=self._purses.get,
             config=terms.config,
             **options,
@@ -100,7 +109,15 @@ class Node:
 
     def close(self) -> None:
         """Forget everything. Connections of the model are closed before, by `work.aclose`."""
+        if self._parsers is not None:
+            self._parsers.close()
         self._scratch.close()
+
+    def _parsed(self, raw: RawFile) -> Document:
+        if self._parsers is None:
+            self._parsers = ParserPool(1)
+        job = self.work.job
+        return self._parsers.parse(raw, password=job.password, limits=job.parsing)
 
     def _prepared(self, path: str) -> tuple[Prepared, Parcel]:
         prepared = self.work.prepare(path)

@@ -30,6 +30,7 @@ from lcdoc.jobs.ray.scratch import ScratchFolder
 from lcdoc.jobs.shift import Ending, Shift
 from lcdoc.memory import Library
 from lcdoc.memory.errors import LibraryError
+from lcdoc.memory.job_records import JobRecord
 from lcdoc.memory.purses import JobPurse
 from lcdoc.workflows.readers import ReadingDesk
 
@@ -125,7 +126,8 @@ class Supervisor:
         import ray
 
         job_id = self._order.job_id
-        job = Job.of(library.jobs.get(job_id).settings)
+        record = library.jobs.get(job_id)
+        job = Job.of(record.settings)
         worker = f"ray-{(ray.get_runtime_context().get_actor_id() or job_id)[:8]}"
         # What it held before it died: whatever killed it, it was none of the tasks, which are done elsewhere.
         library.jobs.leave(job_id, worker)
@@ -139,7 +141,7 @@ class Supervisor:
             return Ending.STOPPED
         purse = _purse(library, job_id, job)
         self._clerk = clerk = Clerk(library, purse)
-        terms = [_terms(self._order, library, job)]
+        terms = [_terms(self._order, library, record, job)]
         desks = None
         if desk.spec is not None:
             desks = Desks(
@@ -231,11 +233,12 @@ def _library(order: Order) -> Iterator[Library]:
         yield library
 
 
-def _terms(order: Order, library: Library, job: Job) -> Any:
+def _terms(order: Order, library: Library, record: JobRecord, job: Job) -> Any:
     import ray
 
     me = ray.get_runtime_context().current_actor
-    return ray.put(Terms(order.job_id, job.settings(), order.config, library.secret(), order.shared, me))
+    secret, since = library.secret(), record.created_at
+    return ray.put(Terms(order.job_id, job.settings(), order.config, secret, order.shared, me, since))
 
 
 def _purse(library: Library, job_id: str, job: Job) -> JobPurse | None:

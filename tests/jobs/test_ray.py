@@ -56,11 +56,15 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "library.sqlite"
 
 
-def _until(holds: Callable[[], bool]) -> None:
+def _until(holds: Callable[[], bool], path: Path, job: str) -> None:
+    """Wait for it, while the job is under way."""
     deadline = time.monotonic() + DEADLINE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    with Library.open(path) as library:
+        while not holds():
+            record = library.jobs.get(job)
+            assert record.state == "open", (record.reason, [row.error for row in library.jobs.results(job)])
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 @contextmanager
@@ -122,7 +126,7 @@ def test_a_node_that_dies_costs_no_result_and_no_call(
     with Library.open(path) as library:
         job = begun(library, texts(tmp_path / "texts", 5), QUESTION, CARTS, model="honest", store="use")
     with _watched(path, job) as statuses:
-        _until(lambda: holding.held >= CONCURRENCY)
+        _until(lambda: holding.held >= CONCURRENCY, path, job)
         nodes.kill_one()
         holding.let_go()
     assert statuses[-1].job.state == "finished"
@@ -140,15 +144,15 @@ def test_the_job_outlives_who_watches_it_and_its_supervisor(
     with Library.open(path) as library:
         job = begun(library, texts(tmp_path / "texts", 3), QUESTION, CARTS, model="honest", store="use")
     first = driver(path, job)
-    _until(lambda: holding.held > 0)
+    _until(lambda: holding.held > 0, path, job)
     first.kill()
     first.wait()
     supervisor = _supervisor(path, job)
     with _watched(path, job) as statuses:
-        _until(lambda: bool(statuses))
+        _until(lambda: bool(statuses), path, job)
         assert _supervisor(path, job) == supervisor
         with_kill(supervisor)
-        _until(lambda: _supervisor(path, job) not in (0, supervisor))
+        _until(lambda: _supervisor(path, job) not in (0, supervisor), path, job)
         holding.let_go()
     assert statuses[-1].job.state == "finished"
     assert statuses[-1].tasks["done"] == len(results(path, job)) == 6

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from lcdoc.agents.models.budget import Ledger
+from lcdoc.agents.models.call_store import StoredModel
 from lcdoc.agents.models.config import Config
-from lcdoc.agents.models.model import RateLimits
+from lcdoc.agents.models.model import Completion, Message, ModelSpec, RateLimits, Request
 from lcdoc.agents.models.sharing import Told
 from lcdoc.documents import Document, Page, Source
 from lcdoc.jobs.job import Job
@@ -206,6 +208,38 @@ def test_a_call_is_made_by_one_node_and_known_to_all(library: Library) -> None:
         two.release("key")
         await line.settled()
         assert await three.claim("key", other_than=kept.created_at) is True
+
+    asyncio.run(told())
+
+
+class Counting:
+    """A model that counts what it is asked."""
+
+    spec = ModelSpec("counting", 8192)
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def count_tokens(self, text: str) -> int:
+        return len(text)
+
+    async def complete(self, request: Request) -> Completion:
+        self.asked += 1
+        await asyncio.sleep(0.01)
+        return Completion(f"answer {self.asked}")
+
+
+def test_models_of_two_nodes_ask_once(library: Library) -> None:
+    async def told() -> None:
+        line, counting, ledger = Direct(Clerk(library)), Counting(), Ledger()
+        models = [StoredModel(counting, ClerkCalls(line, member), ledger) for member in ("one", "two")]
+        request = Request((Message("user", "Why?"),))
+        at_once = await asyncio.gather(*(model.complete(request) for model in models))
+        again = await models[1].complete(request)
+        assert {completion.text for completion in (*at_once, again)} == {"answer 1"}
+        assert again.stored
+        assert counting.asked == 1
+        await line.settled()
 
     asyncio.run(told())
 
