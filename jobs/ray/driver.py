@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -15,9 +16,9 @@ from typing import Any, Final
 from lcdoc.agents.models.config import Config, load_config
 from lcdoc.agents.models.names import is_offline, resolve, wanted
 from lcdoc.jobs.job import Job
-from lcdoc.jobs.ray.cluster import Cluster, connected, nodes
+from lcdoc.jobs.ray.cluster import NAMESPACE, Cluster, connected, nodes
 from lcdoc.jobs.ray.errors import RayError
-from lcdoc.jobs.ray.supervisor import Look, Order, supervisor
+from lcdoc.jobs.ray.supervisor import Look, Order, name_of, supervisor
 from lcdoc.memory import Library, shared_url
 from lcdoc.memory.errors import LibraryBusyError
 from lcdoc.memory.job_records import JobStatus
@@ -29,6 +30,7 @@ DETACHED: Final = "the job goes on on the cluster; `lcdoc batch pause` or `cance
 _ANSWER_S: Final = 120.0
 """For a supervisor that begins anew to answer."""
 _STOP_S: Final = 60.0
+_PAUSE_S: Final = 0.2
 
 
 def run_job(
@@ -57,6 +59,7 @@ def run_job(
         order = Order(record.id, str(opened.path), shared, load_config())
         with connected(on) as cluster:
             _check_gpus(Job.of(record.settings).asked_model, order.config)
+            _clear(record.id)
             actor = supervisor(order)
             try:
                 _watch(actor, opened, record.id, on_status=on_status, on_line=on_line, every_s=every_s, stop=stop)
@@ -95,6 +98,21 @@ def _watch(
         stop.wait(every_s)
 
 
+def _clear(job: str) -> None:
+    """Have no supervisor there that has ended and waits to be asked how."""
+    import ray
+
+    deadline = time.monotonic() + _ANSWER_S
+    with suppress(ValueError, ray.exceptions.RayError):
+        while time.monotonic() < deadline:
+            # Raises ValueError where there is none.
+            actor = ray.get_actor(name_of(job), namespace=NAMESPACE)
+            if ray.get(actor.look.remote(0), timeout=_ANSWER_S).ending is None:
+                return
+            ray.kill(actor, no_restart=True)
+            time.sleep(_PAUSE_S)
+
+
 def _look(actor: Any, job: str, said: int) -> Look:
     import ray
 
@@ -104,7 +122,7 @@ def _look(actor: Any, job: str, said: int) -> Look:
         _log.info("%s", error)
         raise RayError(
             "the cluster's head node, or what supervised the job there, is gone",
-            f"what was done is kept: start the cluster and `lcdoc batch run {job}`",
+            f"what was done is kept: when the cluster is up, `lcdoc batch resume {job}` goes on",
         ) from error
     return look
 

@@ -72,10 +72,11 @@ def _watched(path: Path, job: str) -> Iterator[list[JobStatus]]:
     """The job is done meanwhile, and has ended behind the block; its statuses."""
     statuses: list[JobStatus] = []
     errors: list[BaseException] = []
+    stop = threading.Event()
 
     def watch() -> None:
         try:
-            statuses.append(run_job(path, job, on_status=statuses.append, every_s=0.1))
+            statuses.append(run_job(path, job, on_status=statuses.append, every_s=0.1, stop=stop))
         except BaseException as error:  # noqa: BLE001 - raised below
             errors.append(error)
 
@@ -83,6 +84,9 @@ def _watched(path: Path, job: str) -> Iterator[list[JobStatus]]:
     thread.start()
     try:
         yield statuses
+    except BaseException:
+        stop.set()
+        raise
     finally:
         thread.join(DEADLINE_S)
     assert not thread.is_alive()
