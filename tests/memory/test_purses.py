@@ -21,10 +21,20 @@ JOB = "job00001"
 DEADLINE_S = 30.0
 
 
-@pytest.fixture
-def library(tmp_path):
+@pytest.fixture(params=["sqlite", "postgres"])
+def library(request, tmp_path, monkeypatch):
+    """A library whose purses lie in its own file, or on a server that machines share."""
+    monkeypatch.delenv("LCDOC_SHARED", raising=False)
+    if request.param == "postgres":
+        monkeypatch.setenv("LCDOC_SHARED", request.getfixturevalue("shared"))
     with Library.open(tmp_path / "library.sqlite") as opened:
         yield opened
+
+
+def settled(library):
+    """The purses, when all that was said is kept."""
+    library._store_journal.flush()
+    return library.purses
 
 
 def tokens(amount):
@@ -50,8 +60,7 @@ def test_two_stay_within_a_cap_together_and_one_waits_for_the_others_call(librar
         assert await waits(second)
         one.settle(first, tokens(20))
         two.settle(await second, tokens(50))
-        library._store_journal.flush()
-        assert library.purses.spent(JOB).under_way == Spending()
+        assert settled(library).spent(JOB).under_way == Spending()
         with pytest.raises(
             CapReachedError, match="the job's cap of 100 tokens is reached: 70 used, this call may take 3"
         ):
@@ -59,8 +68,7 @@ def test_two_stay_within_a_cap_together_and_one_waits_for_the_others_call(librar
         one.release(await one.reserve(tokens(30)))
 
     run(main())
-    library.close()
-    assert library.purses.spent(JOB).spent == Spending(70, 70, 2)
+    assert settled(library).spent(JOB).spent == Spending(70, 70, 2)
 
 
 def test_a_cap_on_money_holds_to_the_smallest_unit(library):
@@ -114,8 +122,7 @@ def test_a_documents_cap_is_its_own_and_stops_no_job(library):
         assert refused.value.whose == "job"
 
     run(main())
-    library.close()
-    assert library.purses.spent(JOB).spent.tokens == 20
+    assert settled(library).spent(JOB).spent.tokens == 20
     assert library.purses.spent_on(JOB, 1).spent.tokens == 10
 
 
@@ -145,9 +152,9 @@ def test_without_caps_nothing_is_kept(library):
     purse = library.purses.open(JOB, Caps())
     with purse.at_work(1):
         purse.beat()
-    library.close()
+    settled(library)
     assert purse.of_document(1) is None
-    with library.database.read() as connection:
+    with library._store.read() as connection:
         assert [connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in TABLES] == [0, 0, 0]
 
 
@@ -236,8 +243,7 @@ def test_a_reservation_made_in_a_transaction_that_was_undone_is_made_once(librar
         purse.release(await purse.reserve(tokens(95)))
 
     run(main())
-    library.close()
-    assert library.purses.spent(JOB).spent == Spending(5, 5, 5)
+    assert settled(library).spent(JOB).spent == Spending(5, 5, 5)
 
 
 @settings(max_examples=8, deadline=None)
@@ -273,8 +279,7 @@ def test_the_caps_hold_whatever_happens(tmp_path_factory, seed):
 
     with Library.open(tmp_path_factory.mktemp("purses") / "library.sqlite") as library:
         run(main(library))
-        library.close()
-        account = library.purses.spent(JOB)
+        account = settled(library).spent(JOB)
         assert account.spent == spent
         assert account.under_way == Spending()
         assert spent.tokens <= 700
@@ -303,15 +308,16 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def killed_while_it_holds(path):
-    with subprocess.Popen([sys.executable, "-c", HOLDS, str(path), JOB], stdout=subprocess.PIPE, text=True) as process:
+def killed_while_it_holds(library):
+    command = [sys.executable, "-c", HOLDS, str(library.path), JOB]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         process.send_signal(signal.SIGKILL)
 
 
 def test_what_a_killed_process_held_back_counts_as_spent(library):
     before = library.purses.open(JOB, Caps(tokens=100))
-    killed_while_it_holds(library.path)
+    killed_while_it_holds(library)
 
     async def main():
         # It began before the other, so it has not tidied up after it.
@@ -325,9 +331,8 @@ def test_what_a_killed_process_held_back_counts_as_spent(library):
         after.of_document(1).settle(await after.of_document(1).reserve(tokens(25)), tokens(25))
 
     run(main())
-    library.close()
-    assert library.purses.spent(JOB).spent == Spending(90, 90, 3)
-    with library.database.read() as connection:
+    assert settled(library).spent(JOB).spent == Spending(90, 90, 3)
+    with library._store.read() as connection:
         owners = [owner for (owner,) in connection.execute("SELECT owner FROM purses WHERE document = 0")]
     assert "" in owners, "the dead are added up"
     assert not [owner for owner in owners if owner and Owner.from_text(owner).is_gone()]
@@ -338,8 +343,8 @@ def test_a_process_elsewhere_is_waited_for_until_it_has_long_been_silent(library
     purse = library.purses.open(JOB, Caps(tokens=100)).of_document(1)
 
     def last_heard(seconds_ago):
-        with library.database.write() as connection:
-            now = library.database.now(connection)
+        with library._store.write() as connection:
+            now = library._store.now(connection)
             connection.execute(
                 "INSERT INTO purses (job, document, owner, held_tokens) VALUES (?, 0, ?, 60)"
                 " ON CONFLICT (job, document, owner) DO NOTHING",
@@ -448,14 +453,13 @@ def test_the_time_that_is_left_and_the_one_that_is_up(timed):
 
 
 def test_one_that_is_killed_at_work_is_at_work_no_longer(library):
-    killed_while_it_holds(library.path)
-    with library.database.write() as connection:
+    killed_while_it_holds(library)
+    with library._store.write() as connection:
         connection.execute("UPDATE work_clocks SET counted_to = counted_to - 30")
     purse = library.purses.open(JOB, Caps(seconds=1_000))
     with purse.at_work(1):
         pass
-    library.close()
-    assert library.purses.spent(JOB).seconds < 20
+    assert settled(library).spent(JOB).seconds < 20
 
 
 def test_a_refusal_can_be_sent_to_another_process():
