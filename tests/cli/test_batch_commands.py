@@ -11,6 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from lcdoc.cli import app
+from lcdoc.commands.batch_job import job_of
+from lcdoc.commands.batch_options import JobOptions
+from lcdoc.jobs.begin import begin
 from lcdoc.jobs.job import Job
 from lcdoc.memory import Library
 
@@ -72,7 +75,7 @@ def test_a_folder_is_asked_gone_on_with_and_exported(lcdoc, folder, tmp_path):
     assert "2 failed answers are tried again" in said
     assert again.exit_code == 3
     assert "going on with job" in said
-    assert "with 1 new document: 2 of 6 answers are there" in said
+    assert "with 1 new document: 4 of 6 answers are there" in said
     assert len(rows_of(tmp_path / "results" / "results.jsonl")) == 6
 
     job = rows[0]["job"]
@@ -95,16 +98,14 @@ def test_a_folder_is_asked_gone_on_with_and_exported(lcdoc, folder, tmp_path):
     assert "no job" in lcdoc("status", job).stderr
 
 
-def begun(lcdoc, *arguments):
+def begun():
     """A job that nobody works at."""
-    from lcdoc.jobs.begin import begin
-
     with Library.open() as library:
-        return begin(library, Job(documents=("docs",), tasks=({"question": "Who?"},), **dict(arguments))).record.id
+        return begin(library, Job(documents=("docs",), tasks=({"question": "Who?"},))).record.id
 
 
 def test_a_job_is_paused_resumed_cancelled_and_added_to(lcdoc, folder):
-    job = begun(lcdoc)
+    job = begun()
     assert f"job {job} is paused; to go on: lcdoc batch resume {job}" in lcdoc("pause", job).stderr
     assert f"job {job} is paused already" in lcdoc("pause", job).stderr
     (folder / "more.md").write_text("More.", encoding="utf-8")
@@ -130,25 +131,9 @@ def test_a_job_is_paused_resumed_cancelled_and_added_to(lcdoc, folder):
     assert f"first: lcdoc batch cancel {job}" in refused.stderr
 
 
-def test_a_job_file_is_written_and_run(lcdoc, folder, tmp_path):
-    saved = lcdoc("plan", "docs", "--ask", "q.csv", "--max-cost", "5", "--password", "hush", "--save-job", "job.toml")
-    assert saved.exit_code == 0, saved.stderr
-    text = (tmp_path / "job.toml").read_text(encoding="utf-8")
-    assert 'documents = ["docs"]' in text
-    assert "hush" not in text
-    job = Job.load(tmp_path / "job.toml")
-    assert (job.caps.usd, [task.id for task in job.tasks], job.model) == (5, ["lit", "ferry"], "offline")
-    from lcdoc.commands.batch_job import job_of
-    from lcdoc.commands.batch_options import JobOptions
-
-    changed = job_of(JobOptions(job_file=tmp_path / "job.toml", max_calls=9, model="ollama/qwen3:8b", paths=["other"]))
-    assert (changed.caps.usd, changed.caps.calls, changed.model, changed.documents) == (
-        5, 9, "ollama/qwen3:8b", ("other",)
-    )  # fmt: skip
-
-
-def test_a_plan_tells_what_a_job_takes(lcdoc, folder):
-    run = lcdoc("plan", "docs", "--ask", "q.csv", "--workers", "1")
+def test_a_plan_tells_what_a_job_takes_and_the_job_is_saved(lcdoc, folder, tmp_path):
+    asked = ("docs", "--ask", "q.csv", "--max-cost", "5", "--password", "hush")
+    run = lcdoc("plan", *asked, "--workers", "1", "--save-job", "job.toml")
     assert run.exit_code == 0, run.stderr
     lines = dict(line.split(maxsplit=1) for line in run.stdout.splitlines() if not line.startswith(" "))
     assert lines["documents"].startswith("2 (")
@@ -157,8 +142,21 @@ def test_a_plan_tells_what_a_job_takes(lcdoc, folder):
     assert lines["answers"] == "4 (2 for each document)"
     assert "with 1 worker" in lines["time"]
     assert "cannot be read: " in run.stderr
-    plain = json.loads(lcdoc("plan", "docs", "--ask", "q.csv", "--sample", "1", "--json").stdout)
+    text = (tmp_path / "job.toml").read_text(encoding="utf-8")
+    assert 'documents = ["docs"]' in text
+    assert "hush" not in text
+    job = Job.load(tmp_path / "job.toml")
+    assert (job.caps.usd, [task.id for task in job.tasks], job.model) == (5, ["lit", "ferry"], "offline")
+    plain = json.loads(lcdoc("plan", "--job", "job.toml", "--sample", "1", "--json").stdout)
     assert (plain["documents"], plain["sampled"], plain["skipped"]) == (2, 1, {".xlsx": 1})
+
+
+def test_options_go_before_a_job_file(tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text('documents = ["docs"]\n[caps]\nusd = 5\n[[tasks]]\nquestion = "Who?"\n', encoding="utf-8")
+    job = job_of(JobOptions(job_file=path, max_calls=9, model="ollama/qwen3:8b", paths=["other"], refresh=True))
+    assert (job.caps.usd, job.caps.calls, job.model, job.documents) == (5, 9, "ollama/qwen3:8b", ("other",))
+    assert (job.store, job.tasks[0].question) == ("refresh", "Who?")
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_what_goes_on(environment, folder, tmp_path):
