@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from lcdoc.agents.notes import Claim
     from lcdoc.agents.quotes import Citation
     from lcdoc.live import LiveView
-    from lcdoc.memory.runs import CostLine, Run
+    from lcdoc.memory.costs import CostLine
+    from lcdoc.memory.runs import Run
     from lcdoc.memory.usage import ModelUsage
     from lcdoc.workflows.answer import Answer, Usage
     from lcdoc.workflows.events import Event

@@ -2,6 +2,7 @@
 
 from lcdoc.memory.caches import Caches, KeptCache
 from lcdoc.memory.calls import Call, Calls
+from lcdoc.memory.costs import CostLine
 from lcdoc.memory.entries import Entry
 from lcdoc.memory.errors import (
     LibraryAccessError,
@@ -18,7 +19,7 @@ from lcdoc.memory.jobs import Jobs
 from lcdoc.memory.library import Library
 from lcdoc.memory.memos import Memos
 from lcdoc.memory.places import library_path, shared_url
-from lcdoc.memory.runs import CostLine, Run, Runs, UnknownRunError
+from lcdoc.memory.runs import Run, Runs, UnknownRunError
 from lcdoc.memory.usage import ModelUsage
 
 __all__ = [

@@ -13,13 +13,12 @@ import logging
 import sqlite3
 import time
 from builtins import list as List  # noqa: N812 - a method is called list
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
-from functools import reduce
-from operator import add
 from typing import Any, Literal
 
+from lcdoc.memory.costs import By, CostLine, cost_lines, total
 from lcdoc.memory.document_rows import pack, unpack
 from lcdoc.memory.errors import LibraryError
 from lcdoc.memory.journal import Journal, Owner
@@ -71,7 +70,7 @@ class Run:
     @property
     def total(self) -> ModelUsage:
         """The usage of all models together."""
-        return _sum(self.usage.values())
+        return total(self.usage.values())
 
     def as_dict(self) -> dict[str, Any]:
         """The run as plain JSON values; times in ISO 8601."""
@@ -90,23 +89,6 @@ class Run:
             "usage": {model: asdict(usage) for model, usage in self.usage.items()},
             "total": asdict(self.total),
         }
-
-
-@dataclass(frozen=True, slots=True)
-class CostLine:
-    """What a model, a day or a run has cost."""
-
-    name: str
-    """The model, the day (`2031-05-04`, UTC, as servers bill) on which runs began, or the run's id."""
-    runs: int
-    usage: ModelUsage
-    """`usage.cost_usd` is None when a part of it is not known."""
-    known_usd: float
-    """The part of the cost that is known: all of it where `cost_usd` is not None."""
-
-    @property
-    def cost_usd(self) -> float | None:
-        return self.usage.cost_usd
 
 
 class Runs:
@@ -137,14 +119,12 @@ class Runs:
             json.dumps(dict(budget)),
             str(self._journal.owner),
             "running",
-            time.time(),
-            None,
-            "",
-            None,
         )
+        began = time.time()
 
         def insert(connection: Connection) -> None:
-            connection.execute(f"INSERT INTO runs VALUES ({', '.join('?' * len(row))})", row)
+            values = (*row, self._by_store(connection, began), None, "", None)
+            connection.execute(f"INSERT INTO runs VALUES ({', '.join('?' * len(values))})", values)
             self._leases.take(connection, _lease(run_id))
 
         self._leases.hold(_lease(run_id))
@@ -210,11 +190,12 @@ class Runs:
     def finish(self, run_id: str, status: Outcome, answer: Mapping[str, Any] | None = None, error: str = "") -> None:
         """Record how a run ended. `answer` is plain JSON values: TypeError or ValueError where it is not."""
         packed = None if answer is None else pack(json.dumps(dict(answer), allow_nan=False))
-        row = (status, time.time(), packed, _utf8(error), run_id, str(self._journal.owner))
+        ended, owner = time.time(), str(self._journal.owner)
 
         def update(connection: Connection) -> None:
             changed = connection.execute(
-                "UPDATE runs SET status = ?, finished_at = ?, answer = ?, error = ? WHERE id = ? AND owner = ?", row
+                "UPDATE runs SET status = ?, finished_at = ?, answer = ?, error = ? WHERE id = ? AND owner = ?",
+                (status, self._by_store(connection, ended), packed, _utf8(error), run_id, owner),
             ).rowcount
             self._leases.end(connection, _lease(run_id))
             if not changed:
@@ -236,7 +217,7 @@ class Runs:
             raise UnknownRunError(self._store.path, problem, _LISTED)
         return found[0]
 
-    def cost(self, since: datetime | None = None, by: Literal["model", "day", "run"] = "model") -> List[CostLine]:
+    def cost(self, since: datetime | None = None, by: By = "model") -> List[CostLine]:
         """What the runs begun since then have cost: by model, the most tokens first, else in the order of time."""
         self._journal.flush()
         after = 0.0 if since is None else since.timestamp()
@@ -246,21 +227,7 @@ class Runs:
                 " ORDER BY started_at, id",
                 (after,),
             ).fetchall()
-        groups: dict[str, List[tuple[str, ModelUsage]]] = {}
-        for run_id, started_at, model, *figures in rows:
-            day = datetime.fromtimestamp(started_at, UTC).date().isoformat()
-            name = {"model": model, "day": day, "run": run_id}[by]
-            groups.setdefault(name, []).append((run_id, _usage(figures)))
-        lines = [
-            CostLine(
-                name=name,
-                runs=len({run_id for run_id, _ in parts}),
-                usage=_sum(usage for _, usage in parts),
-                known_usd=sum(usage.cost_usd or 0.0 for _, usage in parts),
-            )
-            for name, parts in groups.items()
-        ]
-        return sorted(lines, key=lambda line: (-line.usage.tokens, line.name)) if by == "model" else lines
+        return cost_lines(((row[0], row[1], row[2], _usage(row[3:])) for row in rows), by)
 
     def problems(self) -> List[str]:
         """What is wrong with the recorded runs, a line each."""
@@ -309,6 +276,10 @@ class Runs:
             usage={name: _usage(figures) for name, *figures in usage},
         )
 
+    def _by_store(self, connection: Connection, at: float) -> float:
+        """A time of this machine's clock, by that of the store: runs of several machines are told apart by it."""
+        return at + self._store.now(connection) - time.time()
+
     def _is_dead(self, connection: Connection, run_id: str, owner: Owner) -> bool:
         """Whether its process is gone, for all that can be told from here."""
         if owner.is_here():
@@ -344,10 +315,6 @@ def _contents(
 
 def _usage(figures: Sequence[Any]) -> ModelUsage:
     return ModelUsage(*(*figures[:-1], bool(figures[-1])))
-
-
-def _sum(usages: Iterable[ModelUsage]) -> ModelUsage:
-    return reduce(add, usages, ModelUsage())
 
 
 def _utf8(text: str) -> str:
