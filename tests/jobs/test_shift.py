@@ -232,6 +232,21 @@ def test_work_whose_lease_is_lost_is_left_off(library: Library) -> None:
     assert deeds.states == {"done": 2}
 
 
+def test_a_lease_that_ends_with_its_result_is_not_lost(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    deeds = Deeds(library, documents=IN_A_ROW, tasks=1)
+    keep = library.jobs.keep
+
+    def keep_slowly(*given: object, **more: object) -> bool:
+        kept = keep(*given, **more)  # type: ignore[arg-type]
+        time.sleep(0.1)  # several beats, which find the row without its lease
+        return kept
+
+    monkeypatch.setattr(library.jobs, "keep", keep_slowly)
+    deeds.on_answer = lambda _work: Fault("task", "the server answered 500", kind="ServerError")
+    assert work(library, deeds, beat_s=0.01) is Ending.STOPPED
+    assert "failures of one kind in a row" in deeds.jobs.get(deeds.job_id).reason
+
+
 def test_a_shift_that_is_interrupted_gives_back_what_it_holds(library: Library) -> None:
     deeds = Deeds(library, documents=2, tasks=2)
     shift = Shift(library, deeds, worker_id="one", at_once=3, alternating=False)
