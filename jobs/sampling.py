@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 _Z = 1.96
+_FAR = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,16 @@ class Sample:
         parts = [self._parts[number] for number in known]
         scale = sum(self._parts) / sum(parts)
         ratios = [figure / self._sizes[number] for figure, number in zip(figures, known, strict=True)]
-        if count > 1 and _variation(ratios) < _variation(figures):
-            likely = scale * sum(part * ratio for part, ratio in zip(parts, ratios, strict=True))
-            deviation = scale * math.sqrt(_variance(ratios) * sum(part * part for part in parts))
-        else:
-            likely = self._population * seen / count
-            deviation = self._population * math.sqrt(_variance(figures) / count) if count > 1 else 0.0
+        likely = self._population * seen / count
         if count == 1:
             # One file says nothing of how much they differ.
             return Amount(likely, seen, 2 * likely)
+        deviation = self._population * math.sqrt(_variance(figures) / count)
+        by_size = scale * math.sqrt(_variance(ratios) * sum(part * part for part in parts))
+        # A few tiny files with large shares would make the range absurd.
+        if _variation(ratios) < _variation(figures) and by_size < _FAR * deviation:
+            likely = scale * sum(part * ratio for part, ratio in zip(parts, ratios, strict=True))
+            deviation = by_size
         margin = _quantile(count - 1) * deviation * math.sqrt(1 - count / self._population)
         return Amount(likely, max(seen, likely - margin), likely + margin)
 
