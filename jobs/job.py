@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -225,11 +226,11 @@ class Job(_Value):
         return with_ids(tasks)
 
     @classmethod
-    def load(cls, path: Path) -> Job:
+    def load(cls, path: str | os.PathLike[str]) -> Job:
         """The job that a TOML file says. Raises JobError, naming the file and the key."""
         from lcdoc.jobs.job_file import load
 
-        return load(path)
+        return load(Path(path))
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Job:

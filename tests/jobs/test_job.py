@@ -35,7 +35,7 @@ def test_a_job_is_the_same_in_the_table_and_in_a_file(tmp_path):
     job = whole_job()
     path = tmp_path / "job.toml"
     path.write_text(job.to_toml(), encoding="utf-8")
-    assert Job.load(path) == job
+    assert Job.load(str(path)) == Job.load(path) == job
     settings = json.loads(json.dumps(job.settings()))
     assert Job.of(settings) == job
     assert settings["same"] == job.fingerprint
