@@ -2,7 +2,7 @@
 
 Two ways lead to a value. A line that begins with the field's name and goes on with a value of its kind (`Rent: 1,250`)
 says it outright. Else the sentences and table rows that are most likely about the field are looked through for phrases
-of its kind, and the one in the likeliest place is taken. What it is worth is learned (`extract_weights`); below a
+of its kind, and the one in the likeliest place is taken. What it is worth is weighed (`extract_weights`); below a
 threshold nothing is given, since a wrong value is worse than none.
 """
 
@@ -19,7 +19,7 @@ from lcdoc.agents.answer_types import AnswerType
 from lcdoc.agents.candidates import Candidate
 from lcdoc.agents.evidence_ranking import Evidence, Ranking, rank_evidence
 from lcdoc.agents.extract_dates import dates_in, times_in
-from lcdoc.agents.extract_fields import Field, Scalar
+from lcdoc.agents.extract_fields import Field, Kind, Scalar
 from lcdoc.agents.extract_findings import Extraction, Finding
 from lcdoc.agents.extract_labels import labelled
 from lcdoc.agents.extract_numbers import Figure, figures_in
@@ -49,6 +49,7 @@ _REFERENCE = re.compile(
 )
 
 FEATURES = ("bias", "share", "confidence", "near", "covered", "alone", "fits", "cell", "row", "first")
+_NEAR, _FITS = FEATURES.index("near"), FEATURES.index("fits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +82,24 @@ def _findings(reader: OfflineReader, passages: Sequence[Passage], field: Field) 
         return found
     asked = Question.of(field.question)
     ranking = rank_evidence(asked, passages, reader.embedder)
-    phrases = phrases_of(field, asked, passages, ranking)
+    phrases = [one for one in phrases_of(field, asked, passages, ranking) if may_be_given(field.kind, one.measures)]
+    least = extract_weights.LEAST_OF_ADDRESS if field.kind in ("email", "uri") else extract_weights.LEAST
     if field.many:
-        taken = [one for one in phrases if one.probability >= extract_weights.LEAST_OF_MANY]
+        taken = [one for one in phrases if one.probability >= least]
         found += filter(None, (_finding(field, one, passages) for one in taken))
         return _distinct(found)[:MOST_VALUES]
     best = max(phrases, key=lambda one: one.probability, default=None)
-    if best is None or best.probability < extract_weights.LEAST:
+    if best is None or best.probability < least:
         return []
     finding = _finding(field, best, passages)
     return [finding] if finding else []
+
+
+def may_be_given(kind: Kind, measures: Sequence[float]) -> bool:
+    """Whether a phrase with these measures may be a value at all: a text only if the field's words are beside it."""
+    if kind != "text":
+        return True
+    return measures[_NEAR] >= extract_weights.LEAST_NEAR_OF_TEXT and measures[_FITS] >= 1
 
 
 def _distinct(findings: Sequence[Finding]) -> list[Finding]:

@@ -1,11 +1,11 @@
 """How often extraction without a model is right, wrong, or says nothing, over fields with known values.
 
-    python -m lcdoc.benchmarks.extract_quality                    # measure, on the documents kept from fitting
-    python -m lcdoc.benchmarks.extract_quality --fit              # learn the weights, and the threshold
-    python -m lcdoc.benchmarks.extract_quality --sets covers      # a set by itself
+    python -m lcdoc.benchmarks.extract_quality                    # with the weights as they are
+    python -m lcdoc.benchmarks.extract_quality --fit              # learn weights and a threshold from half of them
+    python -m lcdoc.benchmarks.extract_quality --sets covers      # a set by itself; also squad, covid_qa, ...
 
-A wrong value is worse than none: the threshold is the lowest at which, on the documents used for fitting, so many of
-the values given are right (`--precision`), those given for absent fields counted as wrong.
+A wrong value is worse than none: the threshold that is fitted is the lowest at which, on the documents used for it, so
+many of the values given are right (`--precision`), those given for absent fields counted as wrong.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import numpy as np
 
 from lcdoc.agents import extract_weights
 from lcdoc.agents.evidence_ranking import rank_evidence
-from lcdoc.agents.extract_fields import Scalar
+from lcdoc.agents.extract_fields import Kind, Scalar
 from lcdoc.agents.extract_findings import Finding
-from lcdoc.agents.extract_offline import FEATURES, from_labels, phrases_of
+from lcdoc.agents.extract_offline import FEATURES, from_labels, may_be_given, phrases_of
 from lcdoc.agents.questions import Question
 from lcdoc.agents.reader import Passage
 from lcdoc.benchmarks.extract_cases import FieldCase, chosen, covers, is_right, questions, tables
@@ -50,7 +50,7 @@ class Measured:
     """A case with what was found for it: by a label, or phrases with their measures."""
 
     dataset: str
-    kind: str
+    kind: Kind
     held_out: bool
     absent: bool
     label: tuple[Scalar, bool] | None
@@ -115,9 +115,10 @@ def given(row: Measured, weights: np.ndarray, least: float) -> bool | None:
     """Whether the value that is given is right; None: none is given."""
     if row.label is not None:
         return row.label[1]
-    if not len(row.phrases):
+    allowed = np.array([may_be_given(row.kind, measures) for measures in row.phrases.tolist()], dtype=bool)
+    if not allowed.any():
         return None
-    odds = row.phrases @ weights
+    odds = np.where(allowed, row.phrases @ weights, -np.inf)
     best = int(np.argmax(odds))
     return bool(row.right[best]) if 1 / (1 + math.exp(-odds[best])) >= least else None
 
@@ -181,7 +182,8 @@ def main() -> None:
         print("PHRASE =", tuple(round(float(one), 3) for one in weights), " LEAST =", least)
         print(dict(zip(FEATURES, weights.round(2).tolist(), strict=True)))
         report(fitting, weights, least)
-    report([row for row in rows if row.held_out], weights, least)
+        rows = [row for row in rows if row.held_out]
+    report(rows, weights, least)
 
 
 if __name__ == "__main__":
