@@ -129,7 +129,7 @@ def _say_begun(screen: Screen, begun: Begun, status: JobStatus) -> None:
         there = f"{status.total - status.unfinished:,} of {status.total:,} answers are there"
         screen.say(f"going on with job {record.id} ({record.name}){was}{new}: {there}")
     else:
-        tasks = f"{record.tasks:,} question{'s'[: record.tasks != 1]} each"
+        tasks = f"{record.tasks:,} task{'s'[: record.tasks != 1]} each"
         documents = f"{begun.added:,} document{'s'[: begun.added != 1]}"
         screen.say(f"job {record.id} ({record.name}): {documents}, {tasks}; lcdoc batch status {record.id} shows it")
     if begun.skipped:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,7 +55,8 @@ def batch_status(
         record = _found(opened, job)
         described = Job.of(record.settings)
         if watch and not as_json:
-            with BatchView(screen, described.caps) as view:
+            # Who only looks interrupts nothing.
+            with BatchView(screen, described.caps) as view, suppress(KeyboardInterrupt):
                 while (status := opened.jobs.status(record.id)).job.state == "open":
                     view.update(status)
                     time.sleep(_WATCHED_EVERY_S)

@@ -52,7 +52,7 @@ def test_a_folder_is_asked_gone_on_with_and_exported(lcdoc, folder, tmp_path):
     assert run.exit_code == 3, run.stderr
     assert not run.stdout
     said = " ".join(run.stderr.split())
-    assert "2 documents, 2 questions each" in said
+    assert "2 documents, 2 tasks each" in said
     assert "passed over in folders: 1 .xlsx" in said
     assert "2 answers, 2 of them with something found, from 2 documents" in said
     assert "2 answers failed: " in said
