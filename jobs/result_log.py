@@ -38,7 +38,7 @@ class ResultLog:
             self._lock.acquire(timeout=0)
         except Timeout:
             problem = f"another process writes {self.path}"
-            raise JobError(problem, "let it, or name another folder with --out") from None
+            raise JobError(problem, f"to be one more worker of the job: lcdoc batch work {job}") from None
         except OSError as error:
             raise unwritable(self.path, error) from error
         try:
