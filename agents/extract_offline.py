@@ -49,7 +49,7 @@ _REFERENCE = re.compile(
 )
 
 FEATURES = ("bias", "share", "confidence", "near", "covered", "alone", "fits", "cell", "row", "first")
-_NEAR, _FITS = FEATURES.index("near"), FEATURES.index("fits")
+_NEAR, _FITS, _ROW, _CELL, _ALONE = map(FEATURES.index, ("near", "fits", "row", "cell", "alone"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +96,16 @@ def _findings(reader: OfflineReader, passages: Sequence[Passage], field: Field) 
 
 
 def may_be_given(kind: Kind, measures: Sequence[float]) -> bool:
-    """Whether a phrase with these measures may be a value at all: a text only if the field's words are beside it."""
-    if kind != "text":
-        return True
-    return measures[_NEAR] >= extract_weights.LEAST_NEAR_OF_TEXT and measures[_FITS] >= 1
+    """Whether a phrase with these measures may be a value at all.
+
+    A text only if the field's words are beside it; of a table row the figure under the year that is named, or its only
+    one, since in any other column stands something else; one of many in a sentence only if it is near.
+    """
+    if kind == "text":
+        return measures[_NEAR] >= extract_weights.LEAST_NEAR_OF_TEXT and measures[_FITS] >= 1
+    if measures[_ROW]:
+        return measures[_CELL] > 0 or (measures[_CELL] < 0 and measures[_ALONE] == 1)
+    return measures[_ALONE] >= extract_weights.LEAST_ALONE or measures[_NEAR] >= extract_weights.LEAST_NEAR
 
 
 def _distinct(findings: Sequence[Finding]) -> list[Finding]:

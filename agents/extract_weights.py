@@ -14,3 +14,5 @@ LEAST_OF_ADDRESS = 0.5
 """The same of an e-mail or web address, of which a text has few."""
 LEAST_NEAR_OF_TEXT = 0.55
 """How near the field's words have to stand to a name that is given: names are everywhere."""
+LEAST_ALONE, LEAST_NEAR = 0.5, 0.5
+"""A sentence may have two phrases of a kind; of more, only one as near as this is given."""

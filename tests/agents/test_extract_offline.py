@@ -8,7 +8,7 @@ from lcdoc.agents.evidence_ranking import rank_evidence
 from lcdoc.agents.extract_fields import Field, Kind, Table
 from lcdoc.agents.extract_findings import Finding
 from lcdoc.agents.extract_labels import labelled
-from lcdoc.agents.extract_offline import extracted, phrases_of
+from lcdoc.agents.extract_offline import FEATURES, extracted, may_be_given, phrases_of
 from lcdoc.agents.extract_rows import extracted_rows
 from lcdoc.agents.extract_text_kinds import codes_in, text_kind
 from lcdoc.agents.offline_reader import OfflineReader
@@ -152,3 +152,20 @@ def test_rows_of_a_printed_table_are_told_by_its_header() -> None:
     assert values(found) == [{"due": "2021-04-01", "amount": 1250}, {"due": None, "amount": 1300}]
     assert found[0].citations[0].quote == "1 | 01.04.2021 | 1.250,00"
     assert found[1].confidence < found[0].confidence
+
+
+@pytest.mark.parametrize(
+    ("kind", "measures", "may"),
+    [
+        ("number", {"row": 1.0, "cell": 1.0, "alone": 0.5}, True),
+        ("number", {"row": 1.0, "cell": 0.0, "alone": 0.5}, False),
+        ("number", {"row": 1.0, "cell": -0.5, "alone": 0.5}, False),
+        ("number", {"row": 1.0, "cell": -0.5, "alone": 1.0}, True),
+        ("number", {"alone": 0.2, "near": 0.1}, False),
+        ("number", {"alone": 0.2, "near": 0.9}, True),
+        ("text", {"near": 0.9, "fits": 1.0}, True),
+        ("text", {"near": 0.1, "fits": 1.0}, False),
+    ],
+)
+def test_what_is_ambiguous_is_not_given(kind: Kind, measures: dict[str, float], may: bool) -> None:
+    assert may_be_given(kind, [measures.get(name, 0.0) for name in FEATURES]) is may
