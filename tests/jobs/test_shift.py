@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lcdoc.jobs import shift as shift_module
 from lcdoc.jobs.faults import IN_A_ROW, Fault, UndoneError
 from lcdoc.jobs.results import Result, ResultDocument, ResultTask
 from lcdoc.jobs.shift import OVERDUE, Ending, Shift
@@ -89,23 +90,27 @@ def test_everything_is_done_once_and_so_many_at_a_time_as_were_asked_for(library
     assert deeds.jobs.status(deeds.job_id).workers == ()
 
 
-def test_offline_one_thing_is_done_at_a_time(library: Library) -> None:
+def test_offline_one_thing_is_done_at_a_time(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shift_module, "_SOON_S", 0.001)
     deeds = Deeds(library, documents=4, tasks=2)
-    seen: list[tuple[str, bool]] = []
-    preparing = threading.Event()
+    begun: list[str] = []
+    busy = threading.Lock()
 
-    def prepare(_path: str) -> None:
-        preparing.set()
-        time.sleep(0.05)
-        preparing.clear()
+    def prepare(path: str) -> None:
+        assert busy.acquire(blocking=False)
+        begun.append(path)
+        time.sleep(0.02)
+        busy.release()
 
-    deeds.on_prepare = prepare
-    deeds.on_answer = lambda work: seen.append((work.path, preparing.is_set()))
+    def answer(work: TaskWork) -> None:
+        assert not busy.locked()
+        begun.append(work.path)
+
+    deeds.on_prepare, deeds.on_answer = prepare, answer
     assert work(library, deeds) is Ending.FINISHED
     assert deeds.most_at_once == 1
-    assert [busy for _, busy in seen] == [False] * 8
     # A document at hand is done with before the next one is prepared.
-    assert [path for path, _ in seen] == sorted(path for path, _ in seen)
+    assert begun == [f"/folder/{number}.txt" for number in range(1, 5) for _ in range(3)]
 
 
 @pytest.mark.parametrize("alternating", [True, False])
