@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import astuple, dataclass, field
 from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,13 +55,15 @@ class Owner:
     started: str
     token: str
     """Tells journals of one process apart."""
+    machine: str = ""
+    """Tells machines of one name apart, which may share a server; empty where nothing does."""
 
     @classmethod
     def here(cls) -> Owner:
         """This process, with a token of its own."""
         host, boot, namespace = _place()
         pid = os.getpid()
-        return cls(host, boot, namespace, pid, _started(pid), secrets.token_hex(8))
+        return cls(host, boot, namespace, pid, _started(pid), secrets.token_hex(8), _machine())
 
     @classmethod
     def from_text(cls, text: str) -> Owner:
@@ -78,17 +81,16 @@ class Owner:
 
     def is_gone(self) -> bool:
         """True when the process has surely ended; False also where that cannot be told from here: see `is_here`."""
-        host, boot, namespace = _place()
-        if self.host != host:
+        if not self.is_here():
             return False
-        if self.boot != boot:
-            return True
-        return self.namespace == namespace and not _runs(self.pid, self.started)
+        return self.boot != _place()[1] or not _runs(self.pid, self.started)
 
     def is_here(self) -> bool:
         """Whether it can be told from here if the process has ended: it is, or was, one of this machine's."""
         host, boot, namespace = _place()
-        return self.host == host and (self.boot != boot or self.namespace == namespace)
+        if self.host != host or (self.machine and self.machine != _machine()):
+            return False
+        return self.boot != boot or self.namespace == namespace
 
 
 @cache
@@ -99,6 +101,16 @@ def _place() -> tuple[str, str, str]:
     except OSError:
         return socket.gethostname(), "", ""
     return socket.gethostname(), boot, namespace
+
+
+@cache
+def _machine() -> str:
+    try:
+        identity = Path("/etc/machine-id").read_bytes().strip()
+    except OSError:
+        return ""
+    # As machine-id(5) asks: it stays on its machine, and others are shown what follows from it.
+    return blake2b(identity, digest_size=8, person=b"lcdoc").hexdigest() if identity else ""
 
 
 _ENDED = "ended"

@@ -303,6 +303,14 @@ def test_a_process_with_the_number_of_a_dead_one_is_not_taken_for_it():
     assert not replace(ended_process(), namespace="pid:[7]").is_gone()
 
 
+def test_another_machine_of_the_same_name_is_not_taken_for_this_one_before_it_was_started_again():
+    elsewhere = replace(ended_process(), boot="another", machine="another")
+    assert not elsewhere.is_here()
+    assert not elsewhere.is_gone()
+    assert replace(elsewhere, machine="").is_gone(), "as an earlier lcdoc wrote it"
+    assert Owner.from_text(str(elsewhere)) == elsewhere
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_killed_process_is_gone_also_before_its_parent_looks():
     script = "from lcdoc.memory.journal import Owner; print(Owner.here(), flush=True); input()"
