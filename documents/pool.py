@@ -33,6 +33,8 @@ __all__ = ["ParserPool", "Stop", "StoppedError"]
 FORKS: bool = sys.platform == "linux"
 """Whether parsers are forked. Forking is not safe on macOS, and not there on Windows."""
 
+_CLOSED = "the parser pool was closed"
+
 Path = str | os.PathLike[str]
 
 
@@ -81,7 +83,8 @@ class ParserPool:
         for stop in stops:
             stop.set()
         self._parsers.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        # What has not begun ends at once with StoppedError. Cancelled, it would look as if whoever waits had been.
+        self._threads.shutdown(wait=False)
 
     def parse(
         self,
@@ -114,6 +117,8 @@ class ParserPool:
         """As `parse`, for asyncio: cancelling it ends the parser. `progress` is called from another thread."""
         stop = Stop()
         parse = partial(self.parse, raw, password=password, limits=limits, progress=progress, stop=stop)
+        if self._closed:
+            raise StoppedError(_CLOSED)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, parse)
         finally:
@@ -155,7 +160,7 @@ class ParserPool:
             self._changed.wait_for(lambda: self._closed or stop.is_set or len(self._stops) < self.processes)
             stop.check()
             if self._closed:
-                raise StoppedError("the parser pool was closed")
+                raise StoppedError(_CLOSED)
             self._stops.append(stop)
         try:
             yield

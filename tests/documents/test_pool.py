@@ -361,6 +361,17 @@ def test_asyncio_waits_and_cancels(parsers, test_reader):
         assert asyncio.run(scenario(parser_pool)) == [f"Number {number}." for number in range(6)]
 
 
+def test_closing_stops_those_who_wait_with_asyncio(parsers, test_reader):
+    async def scenario(parser_pool):
+        waiting = [asyncio.create_task(parser_pool.parse_async(raw("HANG"))) for _ in range(3)]
+        await asyncio.sleep(0.3)
+        parser_pool.close()
+        waiting.append(asyncio.create_task(parser_pool.parse_async(raw("One."))))
+        return [type(ended) for ended in await asyncio.gather(*waiting, return_exceptions=True)]
+
+    assert asyncio.run(scenario(ParserPool(1))) == [StoppedError] * 4
+
+
 def test_a_stop_that_is_set_ends_one_document(parsers, test_reader):
     stop = Stop()
     with ParserPool(1) as parser_pool:
