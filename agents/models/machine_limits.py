@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -74,7 +75,10 @@ def _is_gone(member: str, _unseen_s: float) -> bool:
 
 def machine_limits() -> MachineLimits:
     """Those of this process: all its stacks talk through one thread and one connection."""
-    return _limits_in(machine_path())
+    return _limits_of(os.getpid(), machine_path())
 
 
-_limits_in = cache(MachineLimits)
+@cache
+def _limits_of(_pid: int, path: Path) -> MachineLimits:
+    # A fork has none of its parent's threads, and would wait for the one that talks to the file.
+    return MachineLimits(path)

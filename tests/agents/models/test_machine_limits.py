@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -289,3 +290,23 @@ def test_the_file_is_the_users_and_this_runs_of_the_machine(monkeypatch, tmp_pat
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert machine_path().parent == tmp_path / "lcdoc"
     assert machine_limits() is machine_limits()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_has_limits_of_its_own_at_hand(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    async def slot():
+        limiter = SharedLimiter(machine_limits(), "server", RateLimits(concurrency=4))
+        async with asyncio.timeout(DEADLINE_S / 4), limiter.slot():
+            pass
+
+    asyncio.run(slot())
+    child = os.fork()
+    if not child:
+        status = 1
+        with suppress(TimeoutError):
+            asyncio.run(slot())
+            status = 0
+        os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
