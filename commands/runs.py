@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
@@ -9,6 +10,9 @@ import typer
 
 from lcdoc.commands.guard import guarded
 from lcdoc.commands.options import DebugOption, JsonOption, LibraryOption
+
+_LINE = 200
+"""Characters of a question in a list; a schema to be filled may have thousands."""
 
 runs_app = typer.Typer(help="What was asked through models, and what it cost.", no_args_is_help=True)
 
@@ -34,7 +38,7 @@ def runs_list(
             cost = money(run.total.cost_usd)
             screen.plain(
                 f"{run.id}  {run.started_at.astimezone():%Y-%m-%d %H:%M}  {run.status:<11}  {run.total.calls:>4} calls"
-                f"  {cost:>13}  {run.model}  {run.question}"
+                f"  {cost:>13}  {run.model}  {textwrap.shorten(run.question, _LINE, placeholder=' …')}"
             )
         screen.say(f"{len(runs)} runs in {opened.path}; lcdoc runs show ID tells more")
 
