@@ -4,9 +4,9 @@
 
 The same job, two questions put to each of many small documents, offline, is done by the local runner with so many
 worker processes, and by a cluster that is started for it, with as many processors. Printed are, for each: the time
-until the first result and until the end, the pace in between, and what a task took of a worker's time beyond its own
-work. Then what a document is in the object store, for a small one and for the `--large` files, and how long it takes to
-pack, to send to another process and to unpack there.
+until the first result and until the end, the pace in between, and what a task took of a worker's time at that pace, a
+document's preparing included. Then what a document is in the object store, for a small one and for the `--large` files,
+and how long it takes to pack, to send to another process and to unpack there.
 
 The rows of both must be the same, who made them, when, and how long it took aside. Exit code 1 where they are not.
 """
@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 
 from lcdoc.benchmarks.batch_kills import QUESTIONS, begin, compare, make_documents, results
 from lcdoc.jobs.ray.driver import run_job as run_on_ray
@@ -43,30 +42,25 @@ class Taken:
     whole: float
     pace: float
     """Tasks in a second, from the first result to the last."""
-    working: float
-    """Of preparing and answering, a task's share of both, by the workers' own clocks."""
 
 
 def measured(library: Path, paths: list[str], run: Callable[[Path, str], JobStatus]) -> tuple[str, Taken]:
     """Do the job; its id and how long it took."""
     job = begin(library, paths, model="offline")
     started = time.time()
-    status = run(library, job)
+    run(library, job)
     whole = time.time() - started
     with Library.open(library) as opened:
         ended = sorted(row.finished_at.timestamp() for row in opened.jobs.results(job))
-        working = [float(row.row["seconds"]) for row in opened.jobs.results(job) if row.row]
     between = max(ended[-1] - ended[0], 1e-9)
-    prepared = status.reading_s / len(ended)
-    return job, Taken(ended[0] - started, whole, (len(ended) - 1) / between, mean(working) + prepared)
+    return job, Taken(ended[0] - started, whole, (len(ended) - 1) / between)
 
 
 def show(name: str, taken: Taken, workers: int) -> None:
-    """One line; what a task takes of a worker beyond preparing and answering is what the machinery costs."""
-    beyond_ms = 1000 * (workers / taken.pace - taken.working)
+    """One line."""
     print(
-        f"{name:14} first result {taken.first:6.1f} s   whole {taken.whole:6.1f} s   {taken.pace:6.2f} tasks/s"
-        f"   {1000 * taken.working:6.0f} ms of work a task, {beyond_ms:+.0f} ms beyond it"
+        f"{name:14} first result {taken.first:6.1f} s   whole {taken.whole:6.1f} s   {taken.pace:6.2f} tasks/s:"
+        f" {1000 * workers / taken.pace:5.0f} ms of a worker for a task"
     )
 
 

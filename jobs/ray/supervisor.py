@@ -36,7 +36,7 @@ from lcdoc.workflows.readers import ReadingDesk
 
 _log = logging.getLogger(__name__)
 
-_LOOK_S: Final = 2.0
+_LOOK_S: Final = 1.0
 """Between two looks at which nodes there are."""
 _LINGER_S: Final = 30.0
 """How long it can be asked how it ended."""
