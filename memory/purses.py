@@ -225,7 +225,8 @@ class JobPurse:
         """The parts that others have in an account; this process's own is looked up where that was not done yet."""
         rows = purse_rows.rows_of(connection, self._job, part.document)
         if part.spent is None:
-            part.spent = added(row.spent for row in rows if row.owner == self._owner)
+            # What was held back when it was put away, and still is: that it was spent could not be written.
+            part.spent = added(row.spent + row.held for row in rows if row.owner == self._owner)
         return [row for row in rows if row.owner != self._owner]
 
     def _writing(self, part: Part, *, put_away: bool = False) -> Operation[None]:

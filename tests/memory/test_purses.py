@@ -488,3 +488,23 @@ def test_a_store_that_cannot_be_written_holds_nothing_back(tmp_path):
 
         run(main())
         journal.close()
+
+
+def test_what_was_spent_and_could_not_be_written_is_not_forgotten(tmp_path):
+    with Database(tmp_path / "library.sqlite", lock_timeout_s=0.1) as database:
+        journal = Journal(database)
+        purse = JobPurse(database, journal, JOB, Caps(), Caps(tokens=10)).of_document(1)
+
+        async def main():
+            number = await purse.reserve(tokens(6))
+            blocker = Database(tmp_path / "library.sqlite")
+            with blocker.write():
+                purse.settle(number, tokens(6))
+                await asyncio.to_thread(journal.flush)
+            blocker.close()
+            with pytest.raises(CapReachedError, match="6 used"):
+                await purse.reserve(tokens(5))
+            purse.settle(await purse.reserve(tokens(4)), tokens(4))
+
+        run(main())
+        journal.close()
