@@ -52,8 +52,13 @@ def translation(name: str, error: Exception) -> LibraryError | None:
     # https://www.postgresql.org/docs/current/errcodes-appendix.html
     known = {
         ("55P03",): LibraryBusyError(name, "another process held a lock for too long", "try again when it is done"),
-        ("40001", "40P01"): LibraryLostError(name, f"the server undid a transaction ({said})", "try again"),
         ("53100",): LibraryAccessError(name, "the server's disk is full", "free some space on the server"),
+        ("40001", "40P01", "53", "57014"): LibraryLostError(
+            name, f"the server undid a transaction ({said})", "try again"
+        ),
+        ("54",): LibraryError(
+            name, f"it is more than the server takes ({said})", "a path of more than 2,600 bytes is: shorten it"
+        ),
         ("25006",): LibraryAccessError(name, "the server admits no writing (a standby?)", "name the primary server"),
         ("42501",): LibraryAccessError(
             name, f"the user may not do that ({said})", "let it own the schema `lcdoc`, or grant it CREATE"

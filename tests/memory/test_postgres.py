@@ -1,6 +1,7 @@
 """The database that machines share, on a real PostgreSQL: transactions, claims, what is lost and found again."""
 
 import os
+import secrets
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from lcdoc.memory.errors import (
     LibraryAwayError,
     LibraryBusyError,
     LibraryCorruptError,
+    LibraryError,
     LibraryLostError,
     LibraryVersionError,
 )
@@ -234,6 +236,15 @@ def test_mistakes_in_sql_are_not_dressed_up(opened):
 
     with pytest.raises(psycopg.errors.UndefinedTable), opened.read() as connection:
         connection.execute("SELECT * FROM nowhere")
+
+
+def test_what_the_server_cannot_do_is_not_called_a_lost_connection(opened):
+    with pytest.raises(LibraryError, match="more than the server takes.*shorten") as told:
+        note(opened, secrets.token_hex(4_000))
+    assert type(told.value) is LibraryError
+    with pytest.raises(LibraryLostError, match="undid a transaction.*timeout"), opened.write() as connection:
+        connection.execute("SET LOCAL statement_timeout = 10")
+        connection.execute("SELECT pg_sleep(60)")
 
 
 def test_a_damaged_row_is_told(opened):
