@@ -239,10 +239,10 @@ def test_mistakes_in_sql_are_not_dressed_up(opened):
 
 
 def test_what_the_server_cannot_do_is_not_called_a_lost_connection(opened):
-    with pytest.raises(LibraryError, match="more than the server takes.*shorten") as told:
+    with pytest.raises(LibraryError, match=r"more than the server takes.*shorten") as told:
         note(opened, secrets.token_hex(4_000))
     assert type(told.value) is LibraryError
-    with pytest.raises(LibraryLostError, match="undid a transaction.*timeout"), opened.write() as connection:
+    with pytest.raises(LibraryLostError, match=r"undid a transaction.*timeout"), opened.write() as connection:
         connection.execute("SET LOCAL statement_timeout = 10")
         connection.execute("SELECT pg_sleep(60)")
 
