@@ -106,8 +106,9 @@ def _clear(job: str) -> None:
     with suppress(ValueError, ray.exceptions.RayError):
         while time.monotonic() < deadline:
             # Raises ValueError where there is none.
-            actor = ray.get_actor(name_of(job), namespace=NAMESPACE)
-            if ray.get(actor.look.remote(0), timeout=_ANSWER_S).ending is None:
+            actor: Any = ray.get_actor(name_of(job), namespace=NAMESPACE)
+            look: Look = ray.get(actor.look.remote(0), timeout=_ANSWER_S)
+            if look.ending is None:
                 return
             ray.kill(actor, no_restart=True)
             time.sleep(_PAUSE_S)
