@@ -85,6 +85,8 @@ class JobReading:
         while True:
             with self._store.read() as connection:
                 rows = job_results.results_after(connection, job, after)
+            if not rows:
+                self.get(job)
             yield from rows
             if len(rows) < job_results.PAGE:
                 return
@@ -96,6 +98,8 @@ class JobReading:
         while True:
             with self._store.read() as connection:
                 rows = job_results.results_behind(connection, job, document, task)
+            if not rows:
+                self.get(job)
             yield from rows
             if len(rows) < job_results.PAGE:
                 return

@@ -420,6 +420,8 @@ def test_a_removed_job_is_unknown(jobs: Jobs) -> None:
         lambda: jobs.claim(job, "w"),
         lambda: jobs.status(job),
         lambda: jobs.unfinished(job),
+        lambda: list(jobs.results(job)),
+        lambda: list(jobs.ordered(job)),
         lambda: jobs.remove(job),
     ):
         with pytest.raises(UnknownJobError, match=f"no job '{job}'"):
