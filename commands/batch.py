@@ -45,7 +45,7 @@ class _RunFirst(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             meant = difflib.get_close_matches(args[0], list(self.commands), n=1, cutoff=0.75)
-            if meant and not Path(args[0]).exists():
+            if meant and not args[0].startswith("@") and not Path(args[0]).exists():
                 raise usage_error(f"{args[0]} is no command and no file; did you mean lcdoc batch {meant[0]}?")
             args = ["run", *args]
         return super().parse_args(ctx, args)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -52,17 +53,25 @@ class Batch:
         self._out = None if out is None else Path(out)
         self._on_status = on_status or (lambda _status: None)
         self._given = 0
-        self._running = False
+        self._running: weakref.ref[AsyncGenerator[Result]] | None = None
+        self._ended = asyncio.Event()
         self.id = ""
         """The job's, once the iteration has begun."""
 
     def __aiter__(self) -> AsyncGenerator[Result]:
-        return self._results()
+        own: list[weakref.ref[AsyncGenerator[Result]]] = []
+        results = self._results(own)
+        own.append(weakref.ref(results))
+        return results
 
-    async def _results(self) -> AsyncGenerator[Result]:
-        if self._running:
-            raise JobError("this batch is being iterated already", "end that loop first")
-        self._running = True
+    async def _results(self, own: Sequence[weakref.ref[AsyncGenerator[Result]]]) -> AsyncGenerator[Result]:
+        while self._running is not None:
+            if self._running() is not None:
+                raise JobError("this batch is being iterated already", "end that loop first")
+            # That loop was left, and its workers are still giving back what they were at.
+            await self._ended.wait()
+        self._running = own[0]
+        self._ended = asyncio.Event()
         try:
             with ExitStack() as stack:
                 library, begun, log = await asyncio.to_thread(self._begun, stack)
@@ -87,7 +96,8 @@ class Batch:
                     )
                     await asyncio.to_thread(log.finish, everything)
         finally:
-            self._running = False
+            self._running = None
+            self._ended.set()
         if status.job.state in ("paused", "cancelled"):
             problem = status.job.reason or f"it was {status.job.state}"
             raise JobError(f"job {self.id} stopped: {problem}", "iterate again to go on, once that is mended")

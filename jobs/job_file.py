@@ -143,7 +143,9 @@ def _relative(document: str, folder: Path | None) -> str:
     listed, path = ("@", document[1:]) if document.startswith("@") else ("", document)
     if folder is None or not Path(path).is_relative_to(folder.absolute()):
         return document
-    return listed + str(Path(path).relative_to(folder.absolute()))
+    relative = str(Path(path).relative_to(folder.absolute()))
+    # A file may be called @list.txt, or -, and is no list for that.
+    return f"./{relative}" if not listed and relative.startswith(("@", "-")) else listed + relative
 
 
 def _value(value: Any) -> str:

@@ -63,7 +63,7 @@ class Sources:
     def _of(self, source: str) -> Iterator[str]:
         if self._is_list(source):
             yield from self._listed(source)
-        elif Path(source).is_dir():
+        elif _is_folder(source):
             yield from self._walk(source)
         elif os.path.lexists(source):
             yield _storable(source)
@@ -89,7 +89,7 @@ class Sources:
             raise JobError("the list of documents was on standard input", "pipe it in again, or keep it in a file")
         for name in _names_in(listed):
             path = os.path.normpath(folder / name)
-            if Path(path).is_dir():
+            if _is_folder(path):
                 yield from self._walk(path)
             else:
                 yield _storable(path)
@@ -120,7 +120,7 @@ class Sources:
         parts = Path(pattern).parts
         first = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
         base, rest = Path(*parts[:first]), parts[first:]
-        if not base.is_dir():
+        if not _is_folder(base):
             raise NotFoundError(str(base), "no such folder", suggestion(base))
         for path in self._walk(str(base), None if "**" in rest else len(rest)):
             if _fits(Path(path).parts[first:], rest):
@@ -130,7 +130,7 @@ class Sources:
         if self._is_list(source):
             where = f"the list {source[1:]}" if source.startswith(_LIST) else "the list on standard input"
             return JobError(f"no file of {where} is there", "a path a line, relative to the list's folder")
-        if Path(source).is_dir():
+        if _is_folder(source):
             remedy = "it may hold PDF, EPUB, DOCX, HTML, MD or TXT"
             return NotFoundError(source, "no documents in this folder", remedy)
         return NotFoundError(source, "no document matches", "only names of PDF, EPUB, DOCX, HTML, MD or TXT do")
@@ -191,6 +191,11 @@ def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
     if pattern[0] == "**":
         return len(pattern) == 1 or any(_fits(names[start:], pattern[1:]) for start in range(len(names)))
     return fnmatch.fnmatchcase(names[0], pattern[0]) and _fits(names[1:], pattern[1:])
+
+
+def _is_folder(path: str | Path) -> bool:
+    # Path.is_dir raises for a name that is too long, or in a folder that is closed to us.
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def _is_text(path: str) -> bool:

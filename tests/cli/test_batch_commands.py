@@ -204,6 +204,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_what_goes_on(environment, folder, tm
         (("--job", "q.csv"), "q.csv is not TOML"),
         (("-", "--ask", "Who?", "--save-job", "job.toml"), "a list on standard input is in no job file"),
         (("@none.txt", "--ask", "Who?"), "the list"),
+        (("@list", "--ask", "Who?"), "the list"),
         (("staus",), "staus is no command and no file; did you mean lcdoc batch status?"),
         (("status",), "there is no job yet; try: lcdoc batch contracts/"),
         (("status", "abcd"), "no job 'abcd'"),

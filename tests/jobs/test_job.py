@@ -106,6 +106,13 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path, monkeypatch):
     assert Job.load(path) == job
 
 
+def test_a_file_that_is_called_like_a_list_stays_a_file(tmp_path):
+    job = Job(documents=(f"{tmp_path}/@list.txt", f"{tmp_path}/-"), tasks=[{"question": "Who?"}])
+    path = tmp_path / "job.toml"
+    path.write_text(to_toml(job, tmp_path), encoding="utf-8")
+    assert Job.load(path) == job
+
+
 ASKED = '[[tasks]]\nquestion = "Who?"\n'
 
 
@@ -149,7 +156,9 @@ def test_what_does_not_fit_is_told_in_one_line_with_its_key(tmp_path, text, said
 
 
 def test_settings_of_another_version_are_told():
-    with pytest.raises(JobError, match="of another version of lcdoc: unheard_of: extra inputs are not permitted; begin it anew"):
+    with pytest.raises(
+        JobError, match="of another version of lcdoc: unheard_of: extra inputs are not permitted; begin it anew"
+    ):
         Job.of({**whole_job().settings(), "unheard_of": 1})
 
 

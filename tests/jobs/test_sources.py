@@ -41,6 +41,13 @@ def test_a_folder_is_walked_in_order_without_what_is_hidden_or_no_document(folde
     assert sources.skipped[".xlsx"] == 2
 
 
+def test_a_name_that_cannot_be_looked_up_is_no_bug(folder):
+    long = "x" * 300
+    with pytest.raises(NotFoundError, match="no such file"):
+        Sources([long]).check()
+    assert found("-", stdin=f"{long}\nother/a.pdf\n".encode()) == [long, "other/a.pdf"]
+
+
 def test_links_are_followed_to_files_and_to_no_folder(folder):
     contracts = folder / "contracts"
     (contracts / "loop").symlink_to(contracts, target_is_directory=True)
