@@ -13,6 +13,7 @@ from lcdoc.memory.store import Connection, Store
 
 _TOGETHER = 500
 """How many documents are removed in one transaction: others wait for it."""
+_PURSES = ("purses", "purse_owners", "work_clocks")
 
 
 def retry_failed(change: JobChange) -> int:
@@ -57,7 +58,7 @@ def remove(store: Store, job: str) -> None:
             for table, column in (("job_results", "document"), ("job_tasks", "document"), ("job_documents", "number")):
                 connection.execute(f"DELETE FROM {table} WHERE job = ? AND {column} > ?", (job, last - _TOGETHER))
             if last <= 0:
-                for table in ("purses", "purse_owners", "work_clocks", "job_leases", "job_workers", "job_totals"):
+                for table in (*_PURSES, "job_leases", "job_workers", "job_totals"):
                     connection.execute(f"DELETE FROM {table} WHERE job = ?", (job,))
                 connection.execute("DELETE FROM jobs WHERE id = ?", (job,))
 
@@ -65,6 +66,12 @@ def remove(store: Store, job: str) -> None:
 def removed(connection: Connection) -> list[str]:
     """Jobs whose removal was cut off."""
     return [job for (job,) in connection.execute("SELECT id FROM jobs WHERE state = 'removed'")]
+
+
+def remove_strays(connection: Connection) -> None:
+    """Delete what processes wrote into the purses of a job that they did not know to be removed."""
+    for table in _PURSES:
+        connection.execute(f"DELETE FROM {table} WHERE job NOT IN (SELECT id FROM jobs)")
 
 
 def problems(connection: Connection) -> Iterator[str]:

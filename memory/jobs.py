@@ -134,6 +134,8 @@ class Jobs(JobReading):
             removed = job_upkeep.removed(connection)
         for job in removed:
             job_upkeep.remove(self._store, job)
+        with self._store.write() as connection:
+            job_upkeep.remove_strays(connection)
 
     def claim(
         self, job: str, worker: str, *, most: int = 1, prefer: Collection[int] = (), lease_s: float = LEASE_S

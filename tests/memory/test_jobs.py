@@ -12,8 +12,11 @@ import pytest
 from lcdoc.memory.job_records import DocumentWork, TaskWork, UnknownJobError
 from lcdoc.memory.jobs import Jobs
 from lcdoc.memory.journal import Owner
+from lcdoc.memory.purse_rows import keep_amounts, sign
+from lcdoc.memory.spending import Spending
 from lcdoc.memory.store import Store
 from lcdoc.memory.usage import ModelUsage
+from lcdoc.memory.work_clock import tick
 
 SETTINGS = {"model": "offline", "questions": ["Who?", "When?"]}
 
@@ -439,6 +442,29 @@ def test_a_removal_that_was_cut_off_is_brought_to_its_end(jobs: Jobs, database: 
     with database.read() as connection:
         assert connection.execute("SELECT count(*) FROM job_tasks").fetchone()[0] == 0
         assert connection.execute("SELECT count(*) FROM jobs WHERE id = ?", (job,)).fetchone()[0] == 0
+
+
+def test_a_removed_job_leaves_no_purses(jobs: Jobs, database: Store) -> None:
+    job, other = made(jobs), made(jobs)
+
+    def spend(*spenders: str) -> None:
+        with database.write() as connection:
+            for spender in spenders:
+                sign(connection, spender, "w", 1.0)
+                keep_amounts(connection, (spender, 1, "w"), Spending(calls=1), Spending())
+                tick(connection, spender, 1, 1.0, somebody=True)
+
+    def spenders() -> set[str]:
+        with database.read() as connection:
+            tables = ("purses", "purse_owners", "work_clocks")
+            return {row[0] for table in tables for row in connection.execute(f"SELECT job FROM {table}").fetchall()}
+
+    spend(job, other)
+    jobs.remove(job)
+    assert spenders() == {other}
+    spend(job)  # as one does that has not heard of it
+    jobs.prune()
+    assert spenders() == {other}
 
 
 def test_names_that_are_no_text_come_back(jobs: Jobs) -> None:
