@@ -18,30 +18,32 @@ _PURSES = ("purses", "purse_owners", "work_clocks")
 
 def retry_failed(change: JobChange) -> int:
     """Have every failed task wait again; returns how many."""
+    # Whatever their number, in few statements: others wait.
     job = change.job
-    unreadable = change.execute("SELECT number FROM job_documents WHERE job = ? AND state = 'failed'", job).fetchall()
-    documents = [(job, number) for (number,) in unreadable]
-    many = change.connection.executemany
-    many("DELETE FROM job_results WHERE job = ? AND document = ?", documents)
-    many("DELETE FROM job_tasks WHERE job = ? AND document = ?", documents)
-    many(
+    unreadable = "SELECT number FROM job_documents WHERE job = ? AND state = 'failed'"
+    for table in ("job_results", "job_tasks"):
+        change.execute(f"DELETE FROM {table} WHERE job = ? AND document IN ({unreadable})", job, job)
+    documents = change.execute(
         "UPDATE job_documents SET state = 'waiting', attempts = 0, error = '', seconds = 0, ended_at = 0"
-        " WHERE job = ? AND number = ?",
-        documents,
+        " WHERE job = ? AND state = 'failed'",
+        job,
+    ).rowcount
+    failed = "FROM job_tasks AS t WHERE t.job = ? AND t.state = 'failed'"
+    change.execute(
+        f"DELETE FROM job_results WHERE job = ? AND (document, task) IN (SELECT t.document, t.task {failed})", job, job
     )
-    failed = change.execute("SELECT document, task FROM job_tasks WHERE job = ? AND state = 'failed'", job).fetchall()
-    tasks = [(job, document, task) for document, task in failed]
-    many("DELETE FROM job_results WHERE job = ? AND document = ? AND task = ?", tasks)
-    many(
-        "UPDATE job_tasks SET state = 'waiting', attempts = 0, error = '' WHERE job = ? AND document = ? AND task = ?",
-        tasks,
+    change.execute(
+        f"UPDATE job_documents SET waiting = waiting + (SELECT count(*) {failed} AND t.document = number)"
+        f" WHERE job = ? AND number IN (SELECT t.document {failed})",
+        job,
+        job,
+        job,
     )
-    many(
-        "UPDATE job_documents SET waiting = waiting + 1 WHERE job = ? AND number = ?",
-        [(job, document) for document, _ in failed],
-    )
-    number = len(tasks) + change.tasks * len(documents)
-    change.add(unreadable=-len(documents), failed=-number)
+    tasks = change.execute(
+        "UPDATE job_tasks SET state = 'waiting', attempts = 0, error = '' WHERE job = ? AND state = 'failed'", job
+    ).rowcount
+    number = tasks + change.tasks * documents
+    change.add(unreadable=-documents, failed=-number)
     change.execute("UPDATE jobs SET changed_at = ? WHERE id = ?", change.now, job)
     return number
 
