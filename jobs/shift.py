@@ -252,8 +252,8 @@ class Shift:
             raise UndoneError(Fault("job", str(self._purse.reached)))
         row, seconds = done.row, time.monotonic() - started
         self._settling.add(work.lease.token)
-        kept = await self._patiently(partial(self._jobs.keep, work, row.to_json(), error=row.error, seconds=seconds))
-        if not kept:
+        keep = partial(self._jobs.keep, work, row.to_json(), error=row.error, seconds=seconds, usage=done.usage)
+        if not await self._patiently(keep):
             _log.info("task %d of %s was done by another worker meanwhile", work.task, work.path)
         if reason := self._streak.add(done.fault):
             await self._stop(reason)

@@ -16,6 +16,8 @@ from lcdoc.jobs.shift import OVERDUE, Ending, Shift
 from lcdoc.jobs.work import Done, Prepared
 from lcdoc.memory import Library
 from lcdoc.memory.job_records import TaskWork
+from lcdoc.memory.usage import ModelUsage
+from lcdoc.workflows.answer import Usage
 
 DEADLINE_S = 30
 
@@ -55,7 +57,8 @@ class Deeds:
         self.done[work.document, work.task] += 1
         document = ResultDocument(number=work.document, path=work.path)
         task = ResultTask(number=work.task, id=str(work.task), kind="ask")
-        row = Result(job=self.job_id, document=document, task=task, found=True, answer="yes")
+        usage = Usage(calls=1, tokens_in=7, cost_usd=0.5)
+        row = Result(job=self.job_id, document=document, task=task, found=True, answer="yes", usage=usage)
         if isinstance(fault, Fault):
             return Done(row.model_copy(update={"error": fault.reason}), fault)
         return Done(row)
@@ -87,7 +90,9 @@ def test_everything_is_done_once_and_so_many_at_a_time_as_were_asked_for(library
     assert deeds.states == {"done": 18}
     assert set(deeds.done.values()) == {1}
     assert deeds.most_at_once == 4
-    assert deeds.jobs.status(deeds.job_id).workers == ()
+    status = deeds.jobs.status(deeds.job_id)
+    assert status.workers == ()
+    assert status.usage == ModelUsage(calls=18, tokens_in=18 * 7, cost_usd=18 * 0.5)
 
 
 def test_offline_one_thing_is_done_at_a_time(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
