@@ -7,6 +7,7 @@ against its quote; which one is meant is told by how the document writes its oth
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Final
@@ -48,7 +49,12 @@ _SCALES: Final = {
 _SCALE = re.compile(rf"[{_SPACES}\n-]?({'|'.join(sorted(_SCALES, key=len, reverse=True))})(?![\w])\.?", re.IGNORECASE)
 _ONLY_OF_MONEY = frozenset({"m", "mm", "b"})
 """Metres, millimetres and bytes otherwise."""
-_IN_SCALE = re.compile(r"\b(?:in|amounts? in|usd|us\$|\$|€|eur|of)?\s*\(?(thousands|millions|billions|mio|mrd)\b", re.I)
+_CURRENCY = r"(?:USD|US\$|\$|EUR|€|GBP|£|CHF|euros?|dollars?)"
+_IN_SCALE = re.compile(
+    r"\b(thousands|millions|billions|millionen|milliarden|mio|mrd)\b"
+    rf"|\bin\s+(?:{_CURRENCY}\s?)?(thousand|million|billion)\b|{_CURRENCY}\s?(mn|bn|m|k)\b",
+    re.IGNORECASE,
+)
 """That a field is wanted in millions."""
 
 _ONES = """
@@ -64,6 +70,12 @@ _WORD_VALUES: Final = {word: value for value, word in enumerate(_ONES.split())} 
 _MULTIPLIERS: Final = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
 _NAMED = "|".join([*_WORD_VALUES, *_MULTIPLIERS])
 _WORDS = re.compile(rf"\b(?:a\s+)?(?:{_NAMED})(?:[\s-]+(?:and\s+)?(?:{_NAMED}))*\b", re.IGNORECASE)
+_AND_A_PART = re.compile(r"\s+and\s+a\s+(half|quarter)\b", re.IGNORECASE)
+_PARTS: Final = {"half": Decimal("0.5"), "quarter": Decimal("0.25")}
+_FRACTION = re.compile(r"\s?([¼½¾⅛⅜⅝⅞])")
+_MINUS = re.compile(r"\bminus\s+$", re.IGNORECASE)
+_FROM = re.compile(r"\d[\s%$€£¥]*(?:[^\W\d]{1,9}\.?\s*)?$")
+"""What stands before the dash of a range."""
 _ENDS_IN_NUMBER = re.compile(rf"\b(?:{_NAMED})\s+$", re.IGNORECASE)
 
 _COMMA_DECIMAL = re.compile(r"(?<![\d.,])(?:\d{1,3}(?:\.\d{3})+,\d{1,2}|\d+,\d{1,2})(?![\d.,])")
@@ -87,10 +99,9 @@ class Figure:
     def value(self) -> Decimal:
         return self.values[0]
 
-    @property
-    def meanings(self) -> frozenset[Decimal]:
-        """Everything it may stand for, also where the word behind it is taken as a unit."""
-        return frozenset(self.values) | frozenset(value.scaleb(-self.scale) for value in self.values)
+    def is_of(self, value: Decimal, in_scale: int) -> bool:
+        """Whether it may be `value`, which is in units of ten to the power of `in_scale` where a word says such."""
+        return (value.scaleb(in_scale) if self.scale else value) in self.values
 
 
 def figures_in(text: str, *, decimal_comma: bool | None = None) -> list[Figure]:
@@ -106,24 +117,39 @@ def figures_in(text: str, *, decimal_comma: bool | None = None) -> list[Figure]:
         if not values:
             continue
         money = bool(match["before"].strip(" ("))
-        scaled = None if match["after"] else _SCALE.match(text, match.end())
+        fraction = _FRACTION.match(text, match.end("digits"))
+        if fraction:
+            values = tuple(value + Decimal(str(unicodedata.numeric(fraction[1]))) for value in values)
+        stop = max(match.end(), fraction.end() if fraction else 0)
+        scaled = None if match["after"] else _SCALE.match(text, stop)
         if scaled and scaled[1].lower() in _ONLY_OF_MONEY and not money:
             scaled = None
         scale = _SCALES[scaled[1].lower()] if scaled else 0
         values = tuple(value.scaleb(scale) for value in values)
-        if match["sign"]:
-            negative = tuple(-value for value in values)
+        minus: re.Match[str] | None = None
+        before = text[max(0, match.start() - 16) : match.start()]
+        negative = tuple(-value for value in values)
+        if not match["sign"]:
+            minus = _MINUS.search(before)
+            values = negative if minus else values
+        elif match["sign"] != "(" and text[match.start() + 1].isspace() and _FROM.search(before):
+            # "10 - 20 days"; a column of its own may be negative all the same.
+            values = (*values, *negative)
+        else:
             # "within thirty (30) days" says it twice; a bracket in running text need be no sign.
-            repeated = match["sign"] == "(" and _ENDS_IN_NUMBER.search(text[max(0, match.start() - 12) : match.start()])
+            repeated = match["sign"] == "(" and _ENDS_IN_NUMBER.search(before)
             values = values if repeated else (*negative, *values) if match["sign"] == "(" else negative
         start = match.start() if match["sign"] else match.start("digits")
-        end = scaled.end() if scaled else match.end()
+        start -= len(before) - minus.start() if minus else 0
+        end = scaled.end() if scaled else stop
         found.append(Figure(start, end, values, scale, bool(match["after"]), money))
     for match in _WORDS.finditer(text):
         value = _worded(match[0])
         # "1.5 million" has been read as one number, and the "hundred" of "a hundred" is none by itself.
         if value is not None and not any(one.start < match.end() and match.start() < one.end for one in found):
-            found.append(Figure(match.start(), match.end(), (value,)))
+            part = _AND_A_PART.match(text, match.end())
+            value += _PARTS[part[1].lower()] if part else 0
+            found.append(Figure(match.start(), part.end() if part else match.end(), (value,)))
     return sorted(found, key=lambda one: one.start)
 
 
@@ -142,7 +168,7 @@ def number_of(said: str, *, decimal_comma: bool | None = None, in_scale: int = 0
 def scale_wanted(text: str) -> int:
     """The power of ten that a field's words want its value in: 6 for "revenue in USD millions"; 0 where none."""
     match = _IN_SCALE.search(text)
-    return _SCALES[match[1].lower()] if match else 0
+    return _SCALES[match[match.lastindex or 1].lower()] if match else 0
 
 
 def writes_decimal_comma(text: str) -> bool | None:

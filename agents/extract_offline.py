@@ -24,7 +24,7 @@ from lcdoc.agents.extract_findings import Extraction, Finding
 from lcdoc.agents.extract_labels import labelled
 from lcdoc.agents.extract_numbers import Figure, figures_in
 from lcdoc.agents.extract_text_kinds import codes_in, text_kind
-from lcdoc.agents.extract_values import Habits, coerced, emails_in, habits_of, shown_by, uris_in
+from lcdoc.agents.extract_values import Habits, coerced, emails_in, habits_of, is_denied, shown_by, uris_in
 from lcdoc.agents.offline_reader import OfflineReader, quotable
 from lcdoc.agents.questions import Question
 from lcdoc.agents.quotes import check_quote
@@ -176,10 +176,7 @@ def _spans(field: Field, asked: Question, candidate: Candidate, habits: Habits) 
     """Where phrases of the field's kind stand in a sentence, and how well each is of the kind that is asked for."""
     text = candidate.raw
     if field.enum:
-        for one in field.enum:
-            match = re.search(rf"(?<!\w){re.escape(str(one))}(?!\w)", text, re.IGNORECASE)
-            if match:
-                yield match.start(), match.end(), 1.0
+        yield from _named(field, text)
     elif field.kind in ("number", "integer"):
         for figure in figures_in(text, decimal_comma=habits.decimal_comma):
             fits = _figure_fits(asked, text, figure)
@@ -198,6 +195,15 @@ def _spans(field: Field, asked: Question, candidate: Candidate, habits: Habits) 
             yield from ((start, end, 1.0) for start, end in codes_in(text))
         elif kind not in ("other", "definition", "reason", "manner"):
             yield from _typed(kind, asked, text)
+
+
+def _named(field: Field, text: str) -> Iterator[tuple[int, int, float]]:
+    """Where a sentence names values of an enum, and does not deny them."""
+    for one in field.enum:
+        places = re.finditer(rf"(?<!\w){re.escape(str(one))}(?!\w)", text, re.IGNORECASE)
+        start, end = next((at.span() for at in places if not is_denied(text, at.start())), (0, 0))
+        if end:
+            yield start, end, 1.0
 
 
 def _typed(kind: AnswerType, asked: Question, text: str) -> Iterator[tuple[int, int, float]]:

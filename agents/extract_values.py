@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from threading import Lock
@@ -34,9 +34,13 @@ _LONG_SHARE = 0.6
 _LARGEST = Decimal(10) ** 30
 _YES: Final = frozenset({"true", "yes", "y", "ja", "oui", "sí", "si", "sì", "wahr", "vrai"})
 _NO: Final = frozenset({"false", "no", "n", "nein", "non", "falsch", "faux"})
+_IN_NUMBER = re.compile(r"\d[.,]\d")
 _T = re.compile(r"(?<=\d)T(?=\d)")
 _EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+")
 _URI = re.compile(r"(?:https?://|www\.)[^\s<>\"')\]]{3,500}", re.IGNORECASE)
+_DENIALS = r"not|never|neither|nor|nicht|nie|niemals|keine?[mnrs]?|non|jamais|sans|without|ohne|cannot|\w+n['’]t"
+_DENIAL = re.compile(rf"\b(?:{_DENIALS}|no)\b", re.IGNORECASE)
+_DENYING = re.compile(rf"\b(?:{_DENIALS}|no)\s+(?:(?:be|been|being|yet)\s+)*$", re.IGNORECASE)
 _NAME = re.compile(r"(?<!^)(?<![.!?:]\s)\b[A-Z][\w'’-]+")
 
 Shown = Literal["stated", "inferred", "no"]
@@ -160,14 +164,15 @@ def shown_by(field: Field, value: Scalar, quoted: str, habits: Habits = Habits()
 def _stands(field: Field, value: Scalar, quoted: str, habits: Habits) -> bool:
     if field.kind in ("number", "integer"):
         figures = figures_in(quoted, decimal_comma=habits.decimal_comma)
-        return any(Decimal(str(value)) in figure.meanings for figure in figures)
+        in_scale = scale_wanted(f"{field.label} {field.description}")
+        return any(figure.is_of(Decimal(str(value)), in_scale) for figure in figures)
     text = str(value)
     if field.kind in ("date", "time", "date-time"):
         days = {day.isoformat() for at in dates_in(quoted) for day in at.days}
         clocks = {clock.isoformat() for _, _, clock in times_in(quoted)}
         day, _, clock = text.partition("T")
         return day in (clocks if field.kind == "time" else days) and (not clock or clock in clocks)
-    return fold(text) in fold(quoted) if field.kind in ("email", "uri") else _has_words(text, quoted)
+    return bool(_places(text, quoted)) if field.kind in ("email", "uri") else _has_words(text, quoted)
 
 
 def emails_in(text: str) -> list[tuple[int, int]]:
@@ -182,25 +187,53 @@ def uris_in(text: str) -> list[tuple[int, int]]:
 
 def as_it_stands(value: str, quoted: str) -> str:
     """A text as the quote writes it, where it stands there but for case and marks; else as it was given."""
+    start, end = next(iter(_places(value, quoted)), (0, 0))
+    return display_text(quoted[start:end]) if end else value
+
+
+def _places(value: str, quoted: str) -> list[tuple[int, int]]:
+    """Where a text stands in a quote but for case, spaces and marks: as whole words, not in the middle of others."""
     folded, source = fold(value), fold_with_offsets(quoted)
-    at = source.text.find(folded) if folded else -1
-    if at < 0:
-        return value
-    start, end = source.source_span(at, at + len(folded))
-    return display_text(quoted[start:end])
+    found = re.finditer(re.escape(folded), source.text) if folded else ()
+    spans = [source.source_span(match.start(), match.end()) for match in found]
+    return [(start, end) for start, end in spans if not (_goes_on(quoted, start) or _goes_on(quoted, end))]
+
+
+def _goes_on(text: str, at: int) -> bool:
+    """Whether a word or number goes on over this place. Scripts that put nothing between words have no such places."""
+    before, after = text[max(0, at - 1) : at], text[at : at + 1]
+    if _IN_NUMBER.match(text, max(0, at - 1)) or (at > 1 and _IN_NUMBER.match(text, at - 2)):
+        return True
+    return all(one.isdigit() or one.lower() != one.upper() for one in (before, after))
+
+
+def is_denied(text: str, at: int) -> bool:
+    """Whether what begins at `at` is denied by the words before it: "is not", "shall never be"."""
+    found = _DENYING.search(text[max(0, at - 40) : at])
+    # "No 12 High Street"
+    return found is not None and not (found[0].lower().startswith("no ") and text[at : at + 1].isdigit())
 
 
 def _has_words(value: str, quoted: str) -> bool:
-    if fold(value) in fold(quoted):
-        return True
+    if places := _places(value, quoted):
+        # "permitted" does not stand in "not permitted".
+        return not all(is_denied(quoted, start) for start, _ in places)
     words = [stem(token) for token in tokens_of(value) if token not in STOP_WORDS] or tokens_of(value)
     known = {*stems_of(quoted), *map(stem, tokens_of(quoted))}
-    if not words or unquoted_figures(value, [quoted]):
+    if not words or unquoted_figures(value, [quoted]) or _denies_otherwise(value, words, quoted):
         return False
     if len(words) <= _SHORT_WORDS:
         return all(word in known for word in words)
     names = {s for name in _NAME.findall(value) for s in stems_of(name)}
     return names <= known and sum(word in known for word in words) >= _LONG_SHARE * len(words)
+
+
+def _denies_otherwise(value: str, words: Sequence[str], quoted: str) -> bool:
+    """Whether a value in other words than its quote denies what the quote says, or says what it denies."""
+    if _DENIAL.search(value):
+        return not _DENIAL.search(quoted)
+    about = [match for match in re.finditer(r"[\w'’-]+", quoted) if {*map(stem, tokens_of(match[0]))} & set(words)]
+    return bool(about) and any(is_denied(quoted, match.start()) for match in about)
 
 
 def same_value(field: Field, one: Scalar, other: Scalar) -> bool:

@@ -15,6 +15,7 @@ The short form names what is wanted and says what it is:
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -54,7 +55,14 @@ _MARKS = frozenset(_TELLING.split())
 
 def schema_of(given: Any) -> Schema:
     """The schema that `given` is: a mapping, its JSON text, or a pydantic model class. Raises SchemaError."""
-    return _Reading(_root(given)).schema()
+    try:
+        schema = _Reading(_root(given)).schema()
+        json.dumps(schema.to_json(), ensure_ascii=False).encode()
+    except RecursionError:
+        raise SchemaError("the schema is nested too deeply", "objects may hold objects one level deep") from None
+    except UnicodeEncodeError:
+        raise SchemaError("the schema has half of a surrogate pair", "that is no text; leave it out") from None
+    return schema
 
 
 def _root(given: Any) -> Mapping[str, Any]:
@@ -75,8 +83,6 @@ def _parsed(text: str) -> Any:
         raise SchemaError(f"the schema has {len(text):,} characters", f"{MAX_SCHEMA_CHARACTERS:,} are the most")
     try:
         return json.loads(text)
-    except RecursionError:
-        raise SchemaError("the schema is nested too deeply", "objects may hold objects one level deep") from None
     except ValueError as error:
         raise SchemaError(
             f"the schema is no JSON: {error}", 'it is an object such as {"tenant": "who rents"}'
@@ -208,8 +214,11 @@ class _Reading:
         if not isinstance(given, Sequence) or isinstance(given, str) or ("enum" in shape and not given):
             raise self._error(path, "has an enum that is no list of values")
         values = [one for one in given if one is not None]
-        if len(values) > MAX_ENUM or not all(isinstance(one, str | int | float) for one in values):
+        if len(values) > MAX_ENUM or not all(isinstance(one, str | int | float) and _is_finite(one) for one in values):
             raise self._error(path, f"has an enum that is not of at most {MAX_ENUM} strings or numbers")
+        kind = shape.get("type")
+        if isinstance(kind, str) and kind in TYPES and not all(_is_of(kind, one) for one in values):
+            raise self._error(path, f"has an enum with a value that is no {kind}")
         if any(isinstance(one, str) and not 0 < len(one) <= MAX_TEXT_CHARACTERS for one in values):
             raise self._error(path, "has an enum with a value that is empty or very long")
         return tuple(values)
@@ -221,7 +230,7 @@ class _Reading:
 
     def _bound(self, shape: Mapping[str, Any], name: str, path: Path) -> float:
         bound: Any = shape[name]
-        if isinstance(bound, bool) or not isinstance(bound, int | float):
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or not _is_finite(bound):
             raise self._error(path, f'has a "{name}" that is no number')
         return bound
 
@@ -296,6 +305,19 @@ def _without_null(shape: dict[str, Any]) -> dict[str, Any]:
     return shape
 
 
+def _is_finite(one: Scalar) -> bool:
+    return not isinstance(one, float) or math.isfinite(one)
+
+
+def _is_of(kind: str, one: Scalar) -> bool:
+    """Whether a value is of one of JSON Schema's types."""
+    if kind == "string" or isinstance(one, str):
+        return kind == "string" and isinstance(one, str)
+    if kind == "boolean" or isinstance(one, bool):
+        return kind == "boolean" and isinstance(one, bool)
+    return kind == "number" or one == int(one)
+
+
 def _type_of(enum: Sequence[Scalar]) -> str | None:
     """The type of the values of an enum; without one, of what is not said to be anything else."""
     if not enum or all(isinstance(one, str) for one in enum):
@@ -309,5 +331,5 @@ def _type_of(enum: Sequence[Scalar]) -> str | None:
 
 def _shown(given: Any) -> str:
     """Something of the schema, for a message of one line."""
-    text = " ".join(str(given).split())
+    text = " ".join(str(given).encode("utf-8", "replace").decode().split())
     return f'"{text if len(text) <= 60 else text[:59] + "…"}"'

@@ -136,6 +136,15 @@ def test_yes_and_no_are_only_taken_where_they_are_said(reader: OfflineReader) ->
     assert values(extracted(reader, form, [pets, smoking]).findings) == [False]
 
 
+def test_a_value_of_an_enum_that_is_denied_is_not_given(reader: OfflineReader) -> None:
+    one = field("smoking", enum=("permitted", "forbidden"))
+    asked = Question.of(one.question)
+    for said, value in (("Smoking is not permitted.", []), ("Smoking is permitted.", ["permitted"])):
+        text = [passage(said)]
+        phrases = phrases_of(one, asked, text, rank_evidence(asked, text, reader.embedder))
+        assert [phrase.value for phrase in phrases] == value
+
+
 def test_all_values_of_labels_are_given_for_many(reader: OfflineReader) -> None:
     form = [passage("Keeper: Mara Lind\n\nKeeper: Jonas Aas\n\nKeeper: Mara Lind")]
     found = extracted(reader, form, [field("keeper", many=True)]).findings

@@ -49,6 +49,9 @@ def field(kind: Kind = "text", **options: object) -> Field:
         ("one hundred and twenty", "120"),
         ("two million", "2000000"),
         ("thirty (30) days", "30"),
+        ("minus 5", "-5"),
+        ("1½ years", "1.5"),
+        ("two and a half", "2.5"),
         ("3-5 rooms", None),
         ("between 3 and 5", None),
         ("v1.2.3", None),
@@ -74,12 +77,44 @@ def test_a_mark_that_may_be_either_is_what_the_document_makes_of_it() -> None:
 def test_a_field_in_millions_takes_millions_as_its_unit() -> None:
     assert scale_wanted("revenue in USD millions") == 6
     assert scale_wanted("revenue (thousands)") == 3
-    assert scale_wanted("number of people") == 0
+    assert scale_wanted("revenue in million EUR") == scale_wanted("costs, EUR m") == 6
+    assert scale_wanted("number of people") == scale_wanted("length in m") == 0
     millions = field("number", description="revenue, in USD millions")
     assert coerced(millions, "$14,694 million") == 14694
     assert coerced(millions, "14,694") == 14694
     assert coerced(millions, "$1.2 billion") == 1200
     assert shown_by(millions, 14694, "Net sales of $14,694 million") == "stated"
+    assert shown_by(field("number"), 14694, "Net sales of $14,694 million") == "no"
+    assert shown_by(field("number"), 14694000000, "Net sales of $14,694 million") == "stated"
+
+
+def test_the_dash_of_a_range_is_no_sign() -> None:
+    assert [str(figure.value) for figure in figures_in("delivery takes 10 - 20 days, at - 5 degrees")] == [
+        "10",
+        "20",
+        "-5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "quote", "shown"),
+    [
+        ("permitted", "Smoking is not permitted here", "no"),
+        ("is permitted", "Smoking shall never be permitted", "no"),
+        ("not permitted", "Smoking is permitted", "no"),
+        ("permitted", "Pets are permitted, smoking is not permitted", "stated"),
+        ("not later than 5 May", "not later than 5 May", "stated"),
+        ("rent due monthly", "The tenant may not sublet. The rent is due monthly.", "stated"),
+        ("12 High Street", "at No 12 High Street", "stated"),
+        ("123", "Account 12345", "no"),
+        ("5", "version 5.5", "no"),
+        ("Anna", "Annabelle Lee", "no"),
+        ("information", "infor-\nmation", "stated"),
+        ("東京", "住所は東京都です", "stated"),
+    ],
+)
+def test_a_text_stands_in_its_quote_as_whole_words_that_nothing_denies(value: str, quote: str, shown: str) -> None:
+    assert shown_by(field(), value, quote) == shown
 
 
 @given(st.integers(-(10**15), 10**15), st.integers(0, 2), st.sampled_from(["en", "de", "ch", "fr"]))
@@ -243,11 +278,12 @@ def test_findings_come_back_from_a_note() -> None:
             Finding(("payments",), {"due": None, "amount": 5}, (one,), 3.0),
             Finding(("fax",), None, refused="a\nline"),
             Finding(("pets",), False, (other,), 2.5),
+            Finding(("kind",), "two\nlines", (other,), 2.5),
         ),
         dropped=2,
     )
     note = extraction.as_note()
     assert Extraction.of(note.model_validate(note.model_dump(mode="json"))) == extraction
-    assert note.claim.splitlines()[0] == "lease.rent: 5; payments: amount 5; pets: no"
+    assert note.claim.splitlines()[0] == "lease.rent: 5; payments: amount 5; pets: no; kind: two lines"
     nothing = Extraction().as_note()
     assert (nothing.found, Extraction.of(nothing)) == (False, Extraction())
