@@ -18,7 +18,8 @@ from typing import Any
 from lcdoc.memory.database import Database
 from lcdoc.memory.document_rows import pack, unpack
 from lcdoc.memory.errors import LibraryError
-from lcdoc.memory.journal import Journal, Owner
+from lcdoc.memory.journal import Journal
+from lcdoc.memory.owner import Owner
 
 
 class UnknownEvaluationError(LibraryError):

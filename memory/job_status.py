@@ -13,7 +13,7 @@ from typing import Any
 from lcdoc.memory.job_change import JobChange
 from lcdoc.memory.job_records import DocumentCost, JobRecord, JobState, JobStatus, JobWorker
 from lcdoc.memory.job_tables import path_from_text
-from lcdoc.memory.journal import Owner
+from lcdoc.memory.owner import Owner
 from lcdoc.memory.store import Connection
 from lcdoc.memory.usage import ModelUsage
 

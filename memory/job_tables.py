@@ -144,7 +144,7 @@ JOBS: tuple[str, ...] = (
         FOREIGN KEY (job, document, task) REFERENCES job_tasks (job, document, task)
     )""",
     "CREATE UNIQUE INDEX job_results_in_time ON job_results (job, sequence, finished_at)",
-    # `owner` names the process, as `lcdoc.memory.journal.Owner` writes it.
+    # `owner` names the process, as `lcdoc.memory.owner.Owner` writes it.
     """
     CREATE TABLE job_workers (
         job TEXT NOT NULL REFERENCES jobs (id),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from lcdoc.memory.document_rows import unpack
 from lcdoc.memory.job_change import JobChange
-from lcdoc.memory.journal import Owner
+from lcdoc.memory.owner import Owner
 from lcdoc.memory.store import Connection, Store
 
 _TOGETHER = 500

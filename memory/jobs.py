@@ -24,7 +24,7 @@ from lcdoc.memory.job_reading import JobReading, what_is_done
 from lcdoc.memory.job_records import DocumentWork, JobState, TaskWork, Work
 from lcdoc.memory.job_results import End, Prepared
 from lcdoc.memory.job_tables import path_to_text, plain
-from lcdoc.memory.journal import Owner
+from lcdoc.memory.owner import Owner
 from lcdoc.memory.usage import ModelUsage
 
 LEASE_S = 60.0

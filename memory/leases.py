@@ -6,7 +6,8 @@ last sign of life. The process gives one for all its leases together.
 
 from __future__ import annotations
 
-from lcdoc.memory.journal import BEAT_S, Journal, Owner
+from lcdoc.memory.journal import BEAT_S, Journal
+from lcdoc.memory.owner import Owner
 from lcdoc.memory.store import Connection, Store
 
 LEASE_S = 4 * BEAT_S

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lcdoc.memory.journal import Owner
+from lcdoc.memory.owner import Owner
 from lcdoc.memory.spending import Spending, added
 from lcdoc.memory.store import Connection
 from lcdoc.memory.work_clock import tick

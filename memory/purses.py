@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from lcdoc.memory import purse_rows
-from lcdoc.memory.journal import Journal, Operation, Owner
+from lcdoc.memory.journal import Journal, Operation
+from lcdoc.memory.owner import Owner
 from lcdoc.memory.purse_parts import Part, Seen
 from lcdoc.memory.purse_rows import WHOLE_JOB, Account, Row
 from lcdoc.memory.spending import CapReachedError, Caps, Spending, added, time_is_up

@@ -21,8 +21,9 @@ from typing import Any, Literal
 from lcdoc.memory.costs import By, CostLine, cost_lines, total
 from lcdoc.memory.document_rows import pack, unpack
 from lcdoc.memory.errors import LibraryError
-from lcdoc.memory.journal import Journal, Owner
+from lcdoc.memory.journal import Journal
 from lcdoc.memory.leases import Leases
+from lcdoc.memory.owner import Owner
 from lcdoc.memory.run_ids import RunIds
 from lcdoc.memory.store import Connection, Store
 from lcdoc.memory.usage import ModelUsage

@@ -19,7 +19,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final, TypeVar
 
-from lcdoc.memory.journal import Owner
+from lcdoc.memory.owner import Owner
 
 _FORM: Final = 1
 """Of the file: another form has another name."""

@@ -15,7 +15,7 @@ from typing import Final
 
 from lcdoc.agents.models.model import RateLimits
 from lcdoc.agents.models.sharing import Given, Sharing, Told
-from lcdoc.memory.journal import Owner
+from lcdoc.memory.owner import Owner
 from lcdoc.memory.shared_limits import SharedFile, machine_path
 
 _log = logging.getLogger(__name__)

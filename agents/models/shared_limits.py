@@ -20,7 +20,7 @@ from lcdoc.agents.models.pace import Outcome, check_limits, outcome_of
 from lcdoc.agents.models.queue_time import in_queue
 from lcdoc.agents.models.secrets import Key
 from lcdoc.agents.models.sharing import MOST_TOLD, SIGN_S, Ended, Given, Told
-from lcdoc.memory.journal import Owner
+from lcdoc.memory.owner import Owner
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from lcdoc.agents.models.model import RateLimits
 from lcdoc.agents.models.sharing import SIGN_S, Given, Sharing, Told
 from lcdoc.jobs.ray.cluster import NAMESPACE, on_head
-from lcdoc.memory.journal import Owner
+from lcdoc.memory.owner import Owner
 
 _log = logging.getLogger(__name__)
 

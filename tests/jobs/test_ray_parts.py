@@ -28,7 +28,7 @@ from lcdoc.memory.calls import Call
 from lcdoc.memory.database import Database
 from lcdoc.memory.errors import LibraryBusyError
 from lcdoc.memory.job_records import Lease, TaskWork
-from lcdoc.memory.journal import Owner
+from lcdoc.memory.owner import Owner
 from lcdoc.memory.spending import CapReachedError, Caps, Spending
 from lcdoc.retrieval.chunker import Chunker
 from lcdoc.retrieval.embedders import DEFAULT_EMBEDDER, load_embedder

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcdoc.memory import Call, Library, LibraryBusyError, LibraryCorruptError, LibraryVersionError
-from lcdoc.memory.journal import Owner
 from lcdoc.memory.leases import LEASE_S
 from lcdoc.memory.migrations import APPLICATION_ID, MIGRATIONS
+from lcdoc.memory.owner import Owner
 
 CALL = Call(
     text="The keeper left in March. Nobody saw him go.",
@@ -281,7 +281,7 @@ def lease(library, owner, expires_in_s):
 
 
 def ended_process():
-    script = "from lcdoc.memory.journal import Owner; print(Owner.here())"
+    script = "from lcdoc.memory.owner import Owner; print(Owner.here())"
     return Owner.from_text(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout)
 
 
@@ -313,7 +313,7 @@ def test_another_machine_of_the_same_name_is_not_taken_for_this_one_before_it_wa
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_killed_process_is_gone_also_before_its_parent_looks():
-    script = "from lcdoc.memory.journal import Owner; print(Owner.here(), flush=True); input()"
+    script = "from lcdoc.memory.owner import Owner; print(Owner.here(), flush=True); input()"
     process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     owner = Owner.from_text(process.stdout.readline())
     assert not owner.is_gone()

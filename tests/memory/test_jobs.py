@@ -11,7 +11,7 @@ import pytest
 
 from lcdoc.memory.job_records import DocumentWork, TaskWork, UnknownJobError
 from lcdoc.memory.jobs import Jobs
-from lcdoc.memory.journal import Owner
+from lcdoc.memory.owner import Owner
 from lcdoc.memory.purse_rows import keep_amounts, sign
 from lcdoc.memory.spending import Spending
 from lcdoc.memory.store import Store
@@ -169,7 +169,7 @@ def test_what_a_process_that_is_gone_held_is_free_at_once(jobs: Jobs, database: 
     job = made(jobs, documents=3, tasks=1, ready=False)
     prepare(jobs, jobs.claim_document(job, "w"))  # type: ignore[arg-type]
     process = subprocess.run(
-        [sys.executable, "-c", "from lcdoc.memory.journal import Owner; print(Owner.here())"],
+        [sys.executable, "-c", "from lcdoc.memory.owner import Owner; print(Owner.here())"],
         capture_output=True,
         text=True,
         check=True,

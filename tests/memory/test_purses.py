@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from lcdoc.memory import Library
 from lcdoc.memory.database import Database
-from lcdoc.memory.journal import Journal, Owner
+from lcdoc.memory.journal import Journal
+from lcdoc.memory.owner import Owner
 from lcdoc.memory.purses import JobPurse, Purses
 from lcdoc.memory.spending import UNITS_PER_USD, CapReachedError, Caps, Spending
 
