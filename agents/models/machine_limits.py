@@ -22,12 +22,13 @@ _log = logging.getLogger(__name__)
 
 _ALONE_S: Final = 30.0
 """For how long the file is not tried again after it failed."""
+_NEVER: Final = float("-inf")
 
 
 class MachineLimits:
     """Gives turns by what a file says, which all processes change in turn.
 
-    Where the file cannot be had, that is logged, and the limits are held by this process for itself meanwhile.
+    Where the file cannot be had, that is logged once, and the limits are held by this process for itself meanwhile.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,7 +36,7 @@ class MachineLimits:
         # A lock that others hold is not to keep the event loop waiting.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lcdoc-limits")
         self._alone: dict[str, Sharing] = {}
-        self._alone_until = float("-inf")
+        self._alone_until = _NEVER
 
     async def exchange(self, server: str, limits: RateLimits, member: str, told: Told) -> Given:
         """See `SharedLimits`. Raises ValueError for limits that admit nothing."""
@@ -53,9 +54,11 @@ class MachineLimits:
                     loop = asyncio.get_running_loop()
                     given = await loop.run_in_executor(self._thread, self._file.change, server, change)
             except (sqlite3.Error, OSError, ValueError, LookupError, TypeError) as error:
+                if self._alone_until == _NEVER:
+                    _log.warning("%s: rate limits are not shared with other processes now: %s", self._file.path, error)
                 self._alone_until = time.monotonic() + _ALONE_S
-                _log.warning("%s: rate limits are not shared with other processes now: %s", self._file.path, error)
             else:
+                self._alone_until = _NEVER
                 self._alone.pop(server, None)
                 return given
         now = time.monotonic()
