@@ -18,6 +18,8 @@ from lcdoc.memory.job_tables import path_from_text
 
 _TOGETHER = 500
 """How many tokens one statement names."""
+_TIME_TO_BEAT_S = 30.0
+"""Several beats of any worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +107,17 @@ def give_back(change: JobChange, work: Work) -> None:
         _free_document(change, work.number, work.attempt - 1)
 
 
-def take_over(change: JobChange, workers: Collection[str], *, died: bool = True) -> None:
+def give_time(change: JobChange) -> None:
+    """Have no lease run out before whoever holds it had time to put it off, where it could not for a while."""
+    until = change.now + _TIME_TO_BEAT_S
+    change.execute("UPDATE job_leases SET until = ? WHERE job = ? AND until < ?", until, change.job, until)
+
+
+def take_over(change: JobChange, workers: Collection[str], *, died: bool = True, expired: bool = True) -> None:
     """Make free what is leased to these workers, or to any beyond its time; fail what has no attempt left.
 
-    `died` False: the workers end of their own accord, and what they were at is as if it had not been begun.
+    `died` False: the workers end of their own accord, and what they were at is as if it had not been begun. `expired`
+    False: what is beyond its time is left to those who hold it.
     """
     lost = End(f"given up: {change.attempts} times its worker ended, or was not heard of, while at it")
     for token, document, task, attempt, worker in change.execute(
@@ -116,7 +125,7 @@ def take_over(change: JobChange, workers: Collection[str], *, died: bool = True)
         " SELECT token, document, task, attempt, worker FROM job_leases"
         f" WHERE job = ? AND worker IN ({', '.join('?' * len(workers)) or 'NULL'}) ORDER BY 2, 3",
         change.job,
-        change.now,
+        change.now if expired else 0.0,
         change.job,
         *workers,
     ).fetchall():

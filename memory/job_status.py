@@ -24,6 +24,8 @@ _COUNTED = 1000
 _SLOWEST = 5
 _ALIVE_S = 90.0
 """How long a worker of which nothing is heard counts as alive."""
+_SILENT_S = 45.0
+"""Several beats of any worker, and less than a lease."""
 _FORGOTTEN_S = 86_400.0
 
 
@@ -64,6 +66,18 @@ def heard(change: JobChange, worker: str, doing: str | None) -> None:
         change.job,
         worker,
     )
+
+
+def silence(change: JobChange) -> bool:
+    """Whether nothing was heard of anybody for long: the store was away, its disk full, or the machine asleep."""
+    (heard_at,) = change.execute("SELECT max(beat_at) FROM job_workers WHERE job = ?", change.job).fetchone()
+    return heard_at is not None and change.now - heard_at > _SILENT_S
+
+
+def is_registered(change: JobChange, worker: str) -> bool:
+    """Whether the worker is on the list: then it beats."""
+    there = "SELECT 1 FROM job_workers WHERE job = ? AND id = ?"
+    return change.execute(there, change.job, worker).fetchone() is not None
 
 
 def gone_workers(connection: Connection, job: str) -> list[tuple[str, str]]:

@@ -143,11 +143,12 @@ class Jobs(JobReading):
         """Take up to `most` tasks of documents that are ready. Empty: there is nothing now; see `unfinished`.
 
         First of the documents in `prefer` (those the worker has at hand), then of documents nobody works at, then of
-        any. Leases that ran out, and those of workers that are surely gone, come free in the same transaction. A task
+        any. Leases that ran out, and those of workers that are surely gone, come free in the same transaction; the
+        former not at once where nobody could put any off for a while: the store was away, or the machine asleep. A task
         on its last attempt is given by itself, to a worker that holds nothing, and that worker is given nothing else
         meanwhile. Nothing is given of a paused or cancelled job.
         """
-        with self._claiming(job) as change:
+        with self._claiming(job, worker) as change:
             if change.state != "open":
                 return []
             return job_claims.claim_tasks(change, Claimant(worker, change.now + lease_s), most, prefer)
@@ -159,7 +160,7 @@ class Jobs(JobReading):
 
         `ahead`: none either while so many documents are ready of which no task runs.
         """
-        with self._claiming(job) as change:
+        with self._claiming(job, worker) as change:
             if change.state != "open":
                 return None
             return job_claims.claim_document(change, Claimant(worker, change.now + lease_s), ahead)
@@ -173,6 +174,8 @@ class Jobs(JobReading):
         """
         wanted = set(tokens)
         with self._change(job, durable=False) as change:
+            if job_status.silence(change):
+                job_claims.give_time(change)
             job_status.heard(change, worker, None if doing is None else plain(doing))
             if change.state == "cancelled":
                 return wanted
@@ -256,14 +259,18 @@ class Jobs(JobReading):
             yield JobChange(connection, self._store.now(connection), job, *row)
 
     @contextmanager
-    def _claiming(self, job: str) -> Iterator[JobChange]:
-        """As `_change`, with what the dead hold made free."""
+    def _claiming(self, job: str, worker: str) -> Iterator[JobChange]:
+        """As `_change`, with what the dead hold made free.
+
+        After a silence of all, leases say nothing of who is dead: the first beat gives everybody time.
+        """
         with self._store.read() as connection:
             # Looking for processes is not for a transaction that others wait for: who is gone stays so.
             gone = job_status.gone_workers(connection, job)
         # A claim that a power failure undoes has not been made: nobody is left who made it.
         with self._change(job, durable=False) as change:
-            job_claims.take_over(change, job_status.forget(change, gone))
+            waits = job_status.silence(change) and job_status.is_registered(change, worker)
+            job_claims.take_over(change, job_status.forget(change, gone), expired=not waits)
             yield change
 
     def _turn(self, job: str, before: Collection[str], state: JobState, reason: str = "") -> bool:

@@ -165,6 +165,30 @@ def test_a_lease_that_ran_out_holds_until_somebody_wants_it(jobs: Jobs) -> None:
     assert jobs.keep(work, {}, seconds=1)
 
 
+def test_after_a_silence_of_all_the_living_keep_what_they_hold(jobs: Jobs, database: Store) -> None:
+    job = made(jobs, documents=2, tasks=1)
+    one, two = jobs.register(job), jobs.register(job)
+    (work,) = jobs.claim(job, one, lease_s=-1)  # it ran out while nobody could write
+
+    def later(seconds: float) -> None:
+        with database.write() as connection:
+            connection.execute("UPDATE job_workers SET beat_at = beat_at - ?", (seconds,))
+            connection.execute("UPDATE job_leases SET until = until - ?", (seconds,))
+
+    later(100)
+    assert which(jobs.claim(job, two, most=9)) == [(2, 1)]
+    assert jobs.beat(job, two, []) == set()
+    assert jobs.claim(job, two, most=9) == []
+    assert jobs.beat(job, one, [work.lease.token]) == set()
+    later(40)
+    assert jobs.claim(job, two, most=9) == []
+    later(40)
+    jobs.beat(job, two, [])
+    later(31)
+    jobs.beat(job, two, [])
+    assert which(jobs.claim(job, two, most=9)) == [(1, 1), (2, 1)], "who is silent after that is dead"
+
+
 def test_what_a_process_that_is_gone_held_is_free_at_once(jobs: Jobs, database: Store) -> None:
     job = made(jobs, documents=3, tasks=1, ready=False)
     prepare(jobs, jobs.claim_document(job, "w"))  # type: ignore[arg-type]
