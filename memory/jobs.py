@@ -174,8 +174,7 @@ class Jobs(JobReading):
         """
         wanted = set(tokens)
         with self._change(job, durable=False) as change:
-            if job_status.silence(change):
-                job_claims.give_time(change)
+            _break_silence(change)
             job_status.heard(change, worker, None if doing is None else plain(doing))
             if change.state == "cancelled":
                 return wanted
@@ -236,6 +235,7 @@ class Jobs(JobReading):
         """
         worker = worker or secrets.token_hex(4)
         with self._change(job) as change:
+            _break_silence(change)
             job_status.register(change, worker, str(Owner.here()), plain(doing))
         return worker
 
@@ -262,7 +262,7 @@ class Jobs(JobReading):
     def _claiming(self, job: str, worker: str) -> Iterator[JobChange]:
         """As `_change`, with what the dead hold made free.
 
-        After a silence of all, leases say nothing of who is dead: the first beat gives everybody time.
+        After a silence of all, leases say nothing of who is dead: the first sign of life gives everybody time.
         """
         with self._store.read() as connection:
             # Looking for processes is not for a transaction that others wait for: who is gone stays so.
@@ -290,6 +290,12 @@ class Jobs(JobReading):
         with self._change(job) as change:
             job_claims.take_over(change, [worker], died=died)
             change.execute("DELETE FROM job_workers WHERE job = ? AND id = ?", job, worker)
+
+
+def _break_silence(change: JobChange) -> None:
+    """Before a sign of life: where it is the first for long, all have time to give one."""
+    if job_status.silence(change):
+        job_claims.give_time(change)
 
 
 def _add_documents(change: JobChange, paths: List[str]) -> int:

@@ -177,6 +177,9 @@ def test_after_a_silence_of_all_the_living_keep_what_they_hold(jobs: Jobs, datab
 
     later(100)
     assert which(jobs.claim(job, two, most=9)) == [(2, 1)]
+    three = jobs.register(job)
+    assert jobs.claim(job, three, most=9) == []
+    later(100)
     assert jobs.beat(job, two, []) == set()
     assert jobs.claim(job, two, most=9) == []
     assert jobs.beat(job, one, [work.lease.token]) == set()
