@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import errors as pg
 
-from lcdoc.memory.errors import LibraryAccessError, LibraryAwayError, LibraryError, LibraryLostError
+from lcdoc.memory.errors import LibraryAccessError, LibraryError, LibraryLostError
 from lcdoc.memory.postgres_address import address
 from lcdoc.memory.postgres_dialect import adapted, translated
 from lcdoc.memory.postgres_errors import away, refused, translation
@@ -206,20 +206,21 @@ class PostgresDatabase:
         """
         deadline = time.monotonic() + _IN_DOUBT_S
         while True:
+            status, unheard = None, None
             try:
                 with self.read() as connection:
-                    row = connection.execute("SELECT pg_xact_status(?::xid8)", (transaction.number,)).fetchone()
-            except LibraryAwayError as error:
-                if time.monotonic() > deadline:
-                    problem = "the server was lost at a commit, and whether it was kept cannot be told"
-                    raise LibraryError(self.path, problem, "check the server") from error
-                continue
+                    (status,) = connection.execute("SELECT pg_xact_status(?::xid8)", (transaction.number,)).fetchone()
+            except LibraryError as error:  # of the question, not of the commit
+                unheard = error
             except pg.InvalidParameterValue:  # a number that was never on the disk: nothing of it was
-                row = ("aborted",)
-            if row == ("committed",):
+                status = "aborted"
+            if status == "committed":
                 return
-            if row == ("aborted",) or time.monotonic() > deadline:
+            if status == "aborted":
                 raise LibraryLostError(self.path, "the connection was lost at a commit, which was undone", "try again")
+            if time.monotonic() > deadline:
+                problem = "the server was lost at a commit, and whether it was kept cannot be told"
+                raise LibraryError(self.path, problem, "check the server") from unheard
             time.sleep(_LONGEST_PAUSE_S)
 
     @contextmanager

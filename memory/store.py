@@ -52,7 +52,8 @@ class Store(Protocol):
         """Wait until no other transaction that claimed `key` is under way; until this one ends, others wait.
 
         The first thing a writing transaction does. Transactions with one key follow each other and see each other's
-        work.
+        work. Those that claim several, as a journal's do, may come to wait for each other: one is undone then, with
+        LibraryLostError, and is to be done again.
         """
 
     def now(self, connection: Any) -> float:

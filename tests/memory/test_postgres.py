@@ -391,6 +391,30 @@ def test_a_commit_whose_answer_is_lost_is_found_out(wired):
     assert notes(database)["n"] == "1"
 
 
+def test_a_commit_of_which_nothing_is_heard_is_not_called_undone(opened, shared, monkeypatch):
+    monkeypatch.setattr("lcdoc.memory.postgres._IN_DOUBT_S", 0.0)
+    with PostgresDatabase(shared) as other, other.write() as under_way:
+        with pytest.raises(LibraryError, match="cannot be told") as told:
+            opened._look_up(under_way)
+        assert type(told.value) is LibraryError
+
+
+def test_a_commit_is_asked_for_until_there_is_an_answer(opened, monkeypatch):
+    monkeypatch.setattr("lcdoc.memory.postgres._LONGEST_PAUSE_S", 0.01)
+    with opened.write() as transaction:
+        pass
+    read, lost = opened.read, [LibraryLostError("x", "the connection was lost"), LibraryBusyError("x", "all in use")]
+
+    def unlucky():
+        if lost:
+            raise lost.pop()
+        return read()
+
+    monkeypatch.setattr(opened, "read", unlucky)
+    opened._look_up(transaction)
+    assert not lost
+
+
 def test_a_commit_that_never_came_is_told(wired):
     wire, database = wired
     wire.cut_at(b"COMMIT\0", "before")
