@@ -206,17 +206,18 @@ class PostgresDatabase:
         """
         deadline = time.monotonic() + _IN_DOUBT_S
         while True:
-            status, unheard = None, None
+            row: tuple[Any, ...] | None = None
+            unheard: LibraryError | None = None
             try:
                 with self.read() as connection:
-                    (status,) = connection.execute("SELECT pg_xact_status(?::xid8)", (transaction.number,)).fetchone()
+                    row = connection.execute("SELECT pg_xact_status(?::xid8)", (transaction.number,)).fetchone()
             except LibraryError as error:  # of the question, not of the commit
                 unheard = error
             except pg.InvalidParameterValue:  # a number that was never on the disk: nothing of it was
-                status = "aborted"
-            if status == "committed":
+                row = ("aborted",)
+            if row == ("committed",):
                 return
-            if status == "aborted":
+            if row == ("aborted",):
                 raise LibraryLostError(self.path, "the connection was lost at a commit, which was undone", "try again")
             if time.monotonic() > deadline:
                 problem = "the server was lost at a commit, and whether it was kept cannot be told"
