@@ -24,6 +24,7 @@ from lcdoc.jobs.daemon_thread import in_daemon_thread
 from lcdoc.jobs.faults import Fault, Streak, UndoneError
 from lcdoc.jobs.heart import BEAT_S, LEASE_S, Heart
 from lcdoc.jobs.patience import Patience
+from lcdoc.jobs.unless import unless
 from lcdoc.jobs.work import AT_HAND, Doing, Done, Prepared
 from lcdoc.memory import Library
 from lcdoc.memory.errors import LibraryError
@@ -131,7 +132,7 @@ class Shift:
         Raises LibraryError for a library that cannot be used at all.
         """
         loop = self._loop = asyncio.get_running_loop()
-        self._wake = asyncio.Event()
+        self._wake, self._interrupted = asyncio.Event(), asyncio.Event()
         # One thread, so that what is given back is given back after what was kept.
         self._store_thread = ThreadPoolExecutor(1, thread_name_prefix="lcdoc-jobs")
         turning = asyncio.create_task(self._turn())
@@ -144,12 +145,15 @@ class Shift:
         try:
             with self._heart:
                 try:
-                    return await self._until_ended()
+                    ending = await unless(self._interrupted, self._until_ended())
                 finally:
                     await self._let_go()
         finally:
             turning.cancel()
             self._store_thread.shutdown(wait=False)
+        if self._error is not None:
+            raise self._error
+        return Ending.INTERRUPTED if ending is None else ending
 
     async def _until_ended(self) -> Ending:
         pause_s = _SOON_S
@@ -163,10 +167,9 @@ class Shift:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause_s)
             pause_s = _SOON_S if took or self._wake.is_set() else min(2 * pause_s, _LATER_S)
+        # Python 3.11's wait_for may swallow the cancelling.
         if self._ending is not Ending.INTERRUPTED and self._tasks:
             await asyncio.wait(self._tasks.values())
-        if self._error is not None:
-            raise self._error
         return self._ending
 
     async def _take(self) -> bool:
@@ -346,4 +349,6 @@ class Shift:
     def _end(self, ending: Ending) -> None:
         if self._ending is None or ending is Ending.INTERRUPTED:
             self._ending = ending
+        if ending is Ending.INTERRUPTED:
+            self._interrupted.set()
         self._wake.set()

@@ -1,6 +1,7 @@
 """A shift over a real job table, with deeds that dawdle and fail as a test says."""
 
 import asyncio
+import errno
 import threading
 import time
 from collections import Counter
@@ -275,6 +276,35 @@ def test_a_shift_that_is_interrupted_gives_back_what_it_holds(library: Library) 
     assert asyncio.run(run()) is Ending.INTERRUPTED
     assert deeds.states == {"waiting": 4}
     assert [again.attempt for again in deeds.jobs.claim(deeds.job_id, "two", most=4)] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_one_that_waits_is_interrupted_all_the_same(
+    library: Library, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    """Be it for the last answers of a job that was paused, or for room on the disk."""
+    deeds = Deeds(library, documents=1, tasks=1)
+    shift = Shift(library, deeds, worker_id="one")
+
+    async def hang() -> None:
+        shift.end(Ending.STOPPED)
+        asyncio.get_running_loop().call_later(0.1, shift.end, Ending.INTERRUPTED)
+        await asyncio.sleep(DEADLINE_S)
+
+    def no_room(*_given: object, **_more: object) -> None:
+        threading.Timer(0.1, shift.end, [Ending.INTERRUPTED]).start()
+        raise OSError(errno.ENOSPC, "no space left")
+
+    deeds.on_answer = lambda _work: hang()
+    if full:
+        monkeypatch.setattr(deeds.jobs, "claim", no_room)
+
+    async def run() -> Ending:
+        async with asyncio.timeout(DEADLINE_S):
+            return await shift.run()
+
+    assert asyncio.run(run()) is Ending.INTERRUPTED
+    assert deeds.states == {"waiting": 1}
 
 
 def test_one_that_has_grown_ends_after_what_it_has_begun(library: Library) -> None:
