@@ -73,7 +73,7 @@ def _tended(library: Library, job: str, crew: Crew, *, every_s: float, stop: thr
     done_before = -1
     while not stop.is_set():
         crew.tend()
-        status = _status(library, job)
+        status = status_now(library, job)
         if status is not None:
             yield status
             if (done := _done(status)) != done_before:
@@ -92,8 +92,8 @@ def _tended(library: Library, job: str, crew: Crew, *, every_s: float, stop: thr
                 crew.wait(min(every_s, _LONGEST_LOOK_S))
 
 
-def _status(library: Library, job: str) -> JobStatus | None:
-    """None: it cannot be told just now."""
+def status_now(library: Library, job: str) -> JobStatus | None:
+    """How far it is; None where that cannot be told just now."""
     try:
         return library.jobs.status(job)
     except (LibraryAccessError, LibraryAwayError, LibraryBusyError, LibraryLostError) as error:

@@ -27,6 +27,8 @@ Kind = Literal["server", "local"]
 
 _MOST_AT_A_DESK: Final = 32
 """Tasks under way in one process; beyond, its own processor is what they wait for."""
+_DEATHS: Final = 5
+"""Desks that died as they were opened, one after the other, before the job is told to stop."""
 _AGAIN_S: Final = 15.0
 """Between two attempts to open a desk where one died."""
 
@@ -70,6 +72,7 @@ class Desks:
         self._not_before: dict[str, float] = {}
         self._changed = asyncio.Condition()
         self._fault: Fault | None = None
+        self._deaths = 0
 
     @property
     def room(self) -> int:
@@ -146,14 +149,19 @@ class Desks:
             fault: Fault | None = await place.handle.open.remote()
         except RayError as error:
             _log.info("a desk was not opened: %s", error)
-            self._remove(place)
-            return
+            self._deaths += 1
+            said = str(error).partition("\n")[0]
+            reason = f"whatever is to ask the model dies as it begins, {_DEATHS} times now: {said}"
+            fault = Fault("job", reason) if self._deaths >= _DEATHS else None
+            if fault is None:
+                self._remove(place)
+                return
         if fault is not None:
             self._fault = fault
             self._remove(place)
         else:
             place.is_open = True
-            self._fault = None
+            self._fault, self._deaths = None, 0
         async with self._changed:
             self._changed.notify_all()
 

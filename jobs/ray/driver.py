@@ -19,8 +19,8 @@ from lcdoc.jobs.job import Job
 from lcdoc.jobs.ray.cluster import NAMESPACE, Cluster, connected, nodes
 from lcdoc.jobs.ray.errors import RayError
 from lcdoc.jobs.ray.supervisor import Look, Order, name_of, supervisor
+from lcdoc.jobs.runner import status_now
 from lcdoc.memory import Library, shared_url
-from lcdoc.memory.errors import LibraryBusyError
 from lcdoc.memory.job_records import JobStatus
 
 _log = logging.getLogger(__name__)
@@ -91,10 +91,8 @@ def _watch(
             raise RayError(look.problem)
         if look.ending is not None or stop.is_set():
             return
-        try:
-            on_status(library.jobs.status(job))
-        except LibraryBusyError as error:
-            _log.info("%s", error)
+        if (status := status_now(library, job)) is not None:
+            on_status(status)
         stop.wait(every_s)
 
 

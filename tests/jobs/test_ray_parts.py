@@ -320,3 +320,28 @@ def test_turns_are_shared_by_all_members_and_those_of_dead_ones_come_free() -> N
     gate = Gate()
     assert len(gate.exchange("server", limits, gone, Told(0, (), (1, 1))).turns) == 2
     assert len(gate.exchange("server", limits, other, Told(0, (), (1,))).turns) == 1
+
+
+def test_desks_that_die_as_they_are_opened_stop_the_job() -> None:
+    ray = pytest.importorskip("ray")
+    from lcdoc.jobs.ray.desks import _DEATHS, Desks, _Place
+
+    class Dying:
+        @property
+        def open(self) -> "Dying":
+            return self
+
+        async def remote(self) -> None:
+            raise ray.exceptions.RayError("out of memory")
+
+    async def main() -> Any:
+        desks = Desks([], "local", concurrency=1, gone=lambda _member: None)
+        for _ in range(_DEATHS):
+            await desks._open(_Place("desk", "node", Dying()))
+        lease = Lease("token", "worker", 0.0)
+        async with asyncio.timeout(10):
+            return await desks.answer(TaskWork("job", 1, "a.txt", "id", 1, 1, lease), None, None)
+
+    fault = asyncio.run(main())
+    assert fault.reach == "job"
+    assert fault.reason.endswith(f"dies as it begins, {_DEATHS} times now: out of memory")
