@@ -130,9 +130,10 @@ def _cell(value: Any) -> Any:
         return value
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = "".join(c if c == "\n" or c.isprintable() else " " for c in text)
-    if len(text) > _CELL_CHARACTERS:
-        text = text[:_CELL_CHARACTERS] + "\u2026"
-    return text if _NUMBER.fullmatch(text) else _FORMULA.sub(r"\1\2'", text)
+    if not _NUMBER.fullmatch(text):
+        text = _FORMULA.sub(r"\1\2'", text)
+    # Last, since what was put before formulas counts, too.
+    return text if len(text) <= _CELL_CHARACTERS else text[:_CELL_CHARACTERS] + "\u2026"
 
 
 def _write_parquet(results: Iterable[Result], stream: BinaryIO, tasks: Sequence[Task]) -> int:

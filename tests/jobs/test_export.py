@@ -67,6 +67,7 @@ def test_a_table_has_flat_columns_and_those_of_what_is_extracted(tmp_path):
         ("1,200.50", "1,200.50"),
         ("2+2=4, a-b", "2+2=4, a-b"),
         ("x" * 40_000, "x" * 32_000 + "\u2026"),
+        (";=" * 15_000, (";'=" * 15_000)[:32_000] + "\u2026"),
         ('"quoted", and more', '"quoted", and more'),
     ],
 )
