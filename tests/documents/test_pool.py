@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -123,13 +124,24 @@ def alive() -> dict[int, int]:
     return parents
 
 
+left_behind: set[int] = set()
+"""Processes that other tests of this one have not ended."""
+
+
+@pytest.fixture(autouse=True)
+def only_new_processes() -> Iterator[None]:
+    left_behind.update(children(os.getpid()))
+    yield
+    left_behind.clear()
+
+
 def children(pid: int) -> set[int]:
-    """Its processes, and theirs."""
+    """Its processes, and theirs, but those that were there before the test."""
     parents = alive()
     found: set[int] = set()
     while more := {child for child, parent in parents.items() if parent in found | {pid}} - found:
         found |= more
-    return found
+    return found - left_behind
 
 
 def wait_until(condition, what: str):

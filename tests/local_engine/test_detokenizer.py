@@ -95,7 +95,7 @@ def test_text_is_given_out_as_soon_as_it_is_certain(tokenizer):
 
 
 def test_a_push_does_not_pay_for_the_text_before_it(tokenizer):
-    ids = tokenizer.encode("It is a truth universally acknowledged ") * 2000
+    ids = tokenizer.encode("It is a truth universally acknowledged ") * 20_000
 
     def seconds(stream):
         begun = time.perf_counter()
@@ -107,7 +107,8 @@ def test_a_push_does_not_pay_for_the_text_before_it(tokenizer):
     late = Detokenizer(tokenizer)
     for token in ids:
         late.push(token)
-    assert min(seconds(late) for _ in range(3)) < 5 * fresh
+    # More than fifty times as much stands before it; other processes may well make it some times slower.
+    assert min(seconds(late) for _ in range(3)) < 20 * fresh
 
 
 def test_streams_are_apart(tokenizer):
