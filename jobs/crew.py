@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
-from lcdoc.jobs.shift import Ending
+from lcdoc.jobs.ending import Ending
 
 _log = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from lcdoc.jobs.daemon_thread import in_daemon_thread
+from lcdoc.jobs.ending import Ending
 from lcdoc.jobs.faults import Fault, Streak, UndoneError
 from lcdoc.jobs.heart import BEAT_S, LEASE_S, Heart
 from lcdoc.jobs.patience import Patience
@@ -45,18 +45,6 @@ _TURN_S = 1.0
 
 Result = TypeVar("Result")
 Held = TaskWork | DocumentWork
-
-
-class Ending(IntEnum):
-    """How a worker ended; the number is its exit status."""
-
-    FINISHED = 0
-    """Nothing is left to do."""
-    STOPPED = 3
-    """The job is paused or cancelled; its record says why."""
-    GROWN = 4
-    """It holds more memory than it should: another is to take its place."""
-    INTERRUPTED = 130
 
 
 class Shift:

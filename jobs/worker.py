@@ -15,11 +15,12 @@ from typing import TypeVar
 from lcdoc.documents import Document
 from lcdoc.documents.loading import RawFile
 from lcdoc.documents.pool import ParserPool
+from lcdoc.jobs.ending import Ending
 from lcdoc.jobs.faults import fault_of
 from lcdoc.jobs.growth import Growth
 from lcdoc.jobs.job import Job
 from lcdoc.jobs.patience import outlast
-from lcdoc.jobs.shift import OVERDUE, PREPARING, Ending, Shift
+from lcdoc.jobs.shift import OVERDUE, PREPARING, Shift
 from lcdoc.jobs.work import Work
 from lcdoc.memory import Library
 from lcdoc.workflows.run import OFFLINE

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from lcdoc.agents.models.config import Config
 from lcdoc.agents.models.errors import ModelError
+from lcdoc.jobs.ending import Ending
 from lcdoc.jobs.faults import fault_of
 from lcdoc.jobs.job import Job
 from lcdoc.jobs.ray.clerk import Clerk
@@ -27,7 +28,7 @@ from lcdoc.jobs.ray.node import Terms
 from lcdoc.jobs.ray.parcels import Parcels
 from lcdoc.jobs.ray.ray_work import RayWork
 from lcdoc.jobs.ray.scratch import ScratchFolder
-from lcdoc.jobs.shift import Ending, Shift
+from lcdoc.jobs.shift import Shift
 from lcdoc.memory import Library
 from lcdoc.memory.errors import LibraryError
 from lcdoc.memory.job_records import JobRecord

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from lcdoc.benchmarks.batch_kills import compare, results
+from lcdoc.jobs.ending import Ending
 from lcdoc.jobs.ray.cluster import connected
 from lcdoc.jobs.ray.driver import run_job
 from lcdoc.jobs.ray.errors import RayError
-from lcdoc.jobs.shift import Ending
 from lcdoc.jobs.worker import work
 from lcdoc.memory import Library
 from lcdoc.memory.job_records import JobStatus

@@ -11,7 +11,7 @@ import pytest
 from lcdoc.jobs import crew as crew_module
 from lcdoc.jobs import runner
 from lcdoc.jobs.crew import Crew
-from lcdoc.jobs.shift import Ending
+from lcdoc.jobs.ending import Ending
 from lcdoc.memory import Library
 from lcdoc.memory.job_records import JobStatus
 from lcdoc.tests.jobs.small_jobs import QUESTION, begun, texts

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from lcdoc.jobs import shift as shift_module
+from lcdoc.jobs.ending import Ending
 from lcdoc.jobs.faults import IN_A_ROW, Fault, UndoneError
 from lcdoc.jobs.results import Result, ResultDocument, ResultTask
-from lcdoc.jobs.shift import OVERDUE, Ending, Shift
+from lcdoc.jobs.shift import OVERDUE, Shift
 from lcdoc.jobs.work import Done, Prepared
 from lcdoc.memory import Library
 from lcdoc.memory.job_records import TaskWork

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lcdoc.jobs.crew import python
-from lcdoc.jobs.shift import Ending
+from lcdoc.jobs.ending import Ending
 from lcdoc.jobs.worker import work
 from lcdoc.memory import Library
 from lcdoc.tests.jobs.small_jobs import QUESTION, begun, honest_model, texts
