@@ -19,6 +19,7 @@ from lcdoc.jobs.ray.errors import RayError
 _log = logging.getLogger(__name__)
 
 NAMESPACE: Final = "lcdoc"
+_AUTHORISED: Final = "RAY_AUTH_MODE"
 _VARIABLE: Final = "RAY_ADDRESS"
 _REACHED_S: Final = 5.0
 """Ray itself tries for minutes."""
@@ -138,6 +139,10 @@ def _connect(address: str) -> None:
         said = " ".join(str(error).split())
         if "ersion mismatch" in said or "ersions mismatch" in said:
             raise RayError(f"{address}: {said}", "install the same Ray and Python here as there") from error
+        if address.startswith("ray://") and "timeout" in said and not os.environ.get(_AUTHORISED):
+            # Ray's client sends its token only where it is told to, and a server that misses it does not say so.
+            remedy = f"if the cluster asks for a token, set {_AUTHORISED}=token and RAY_AUTH_TOKEN; check `ray status`"
+            raise RayError(f"{address} does not answer: {said}", remedy) from error
         where = address or "a cluster of this machine's own"
         raise RayError(
             f"{where} cannot be used: {said}", f"check the cluster (`ray status`) and ${_VARIABLE}"

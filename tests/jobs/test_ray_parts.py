@@ -15,7 +15,9 @@ from lcdoc.agents.models.model import Completion, Message, ModelSpec, RateLimits
 from lcdoc.agents.models.sharing import Told
 from lcdoc.documents import Document, Page, Source
 from lcdoc.jobs.job import Job
+from lcdoc.jobs.ray import cluster
 from lcdoc.jobs.ray.clerk import Clerk, ClerkCalls, NodePurse, PurseTerms
+from lcdoc.jobs.ray.errors import RayError
 from lcdoc.jobs.ray.files import Mark, put_down
 from lcdoc.jobs.ray.gate import Gate
 from lcdoc.jobs.ray.node import Node, Packed, Terms
@@ -345,3 +347,19 @@ def test_desks_that_die_as_they_are_opened_stop_the_job() -> None:
     fault = asyncio.run(main())
     assert fault.reach == "job"
     assert fault.reason.endswith(f"dies as it begins, {_DEATHS} times now: out of memory")
+
+
+def test_a_client_that_gets_no_answer_is_told_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+
+    def refuse(**_given: object) -> None:
+        raise ConnectionError("ray client connection timeout")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(cluster, "_reach", lambda _address: None)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with (
+        pytest.raises(RayError, match=r"ray://head:10001 does not answer: .* set RAY_AUTH_MODE=token"),
+        cluster.connected("ray://head:10001"),
+    ):
+        pass
