@@ -58,10 +58,10 @@ class SharedFile:
         """Put another text in the place of what was kept (None: nothing), while everybody else waits."""
         deadline = time.monotonic() + _LOCK_S
         with self._lock:
-            connection = self._open()
             while True:
                 try:
-                    return _changed(connection, key, change)
+                    # Opening as well: SQLite does not wait by itself where several processes make the file at once.
+                    return _changed(self._open(), key, change)
                 except sqlite3.OperationalError as error:
                     if not _is_locked(error) or time.monotonic() > deadline:
                         raise
