@@ -199,7 +199,7 @@ def name_of(job_id: str) -> str:
 async def _follow(shift: Shift, desks: Desks | None) -> None:
     """Keep as much under way as the nodes can do, while they come and go."""
     while True:
-        with suppress(Exception):
+        try:
             living = await asyncio.to_thread(nodes)
             cpus = max(1, int(sum(node.cpus for node in living)))
             shift.preparing = cpus
@@ -208,6 +208,9 @@ async def _follow(shift: Shift, desks: Desks | None) -> None:
             else:
                 desks.follow(living)
                 shift.at_once = max(1, desks.room)
+        except Exception:
+            # Nodes are asked while one dies: what is under way stays as it was until the next look.
+            _log.warning("the nodes of the cluster could not be looked at", exc_info=True)
         await asyncio.sleep(_LOOK_S)
 
 
