@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -208,7 +208,7 @@ async def _follow(shift: Shift, desks: Desks | None) -> None:
             else:
                 desks.follow(living)
                 shift.at_once = max(1, desks.room)
-        except Exception:
+        except Exception:  # noqa: BLE001 - asked again in a moment
             # Nodes are asked while one dies: what is under way stays as it was until the next look.
             _log.warning("the nodes of the cluster could not be looked at", exc_info=True)
         await asyncio.sleep(_LOOK_S)
