@@ -39,6 +39,18 @@ class Method:
     """What is known to differ."""
 
 
+@dataclass(frozen=True, slots=True)
+class HalfBehind:
+    """Given to kvpress as a share of budgets, a tensor: the window and half of what it leaves of each."""
+
+    window: int
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, given: tuple[Any, ...] = (), named: Any = None) -> Any:
+        budgets, half = given
+        return half.window + (budgets - half.window) / 2
+
+
 METHODS: Final[dict[str, Method]] = {
     "window": Method(lambda k, r: k.StreamingLLMPress(r, SINKS), "window", sinks=SINKS),
     "knorm": Method(lambda k, r: k.KnormPress(r), "knorm"),
@@ -91,13 +103,21 @@ METHODS: Final[dict[str, Method]] = {
         recent=32,
     ),
     "criticalkv, ada": Method(
-        lambda k, r: k.CriticalAdaKVPress(k.SnapKVPress(r, 32, 5), 0.0),
+        lambda k, r: k.CriticalAdaKVPress(k.SnapKVPress(r, 32, 5), 0.0, first_stage_ratio=HalfBehind(32)),
         "criticalkv",
-        {"two_stage": False},
+        {},
         "ada",
         {"alpha": 0.0},
         recent=32,
-        difference="heads compete by the second stage's score, not by the first's",
+    ),
+    "criticalkv, plain ada": Method(
+        lambda k, r: k.CriticalAdaKVPress(k.SnapKVPress(r, 32, 5), 0.0),
+        "criticalkv",
+        {},
+        "ada",
+        {"alpha": 0.0},
+        recent=32,
+        difference="kvpress's first stage counts the window in",
     ),
     "compactor": Method(
         lambda k, r: k.CompactorPress(r, 8, 4, 152, 48, 0.5),

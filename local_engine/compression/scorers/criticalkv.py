@@ -3,7 +3,8 @@ Perturbation Perspective", section 4).
 
 Attention alone says how much of a value is read, not how much the value does once the output projection is through with
 it. The paper bounds the change of the output: half of the budget goes to the most attended entries, which makes the
-bound hold, the other half to the highest attention times the 1-norm of the projected value.
+bound hold, the other half to the highest attention times the 1-norm of the projected value. Where heads compete for
+a budget, attention alone says how much each gets, as it does for Ada-KV, and the two stages what it is spent on.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from torch import Tensor
 from lcdoc.local_engine.compression.parts import Heads, Needs
 from lcdoc.local_engine.compression.scorers.projected import projected_sums
 from lcdoc.local_engine.compression.scorers.snapkv import SnapKV
-from lcdoc.local_engine.compression.scorers.two_stage import two_stage_order
+from lcdoc.local_engine.compression.scorers.two_stage import dealt, two_stage_order
 from lcdoc.local_engine.errors import InvalidRequestError
 
 
 @dataclass(frozen=True, slots=True)
 class CriticalKV:
-    """s_i = (a_i + epsilon) |W_o v_i|_1 with snapkv's a, or the place of i in the order of both stages.
+    """With snapkv's a, the k-th highest a of the row, k being the place of i in the order of both stages; or, in one
+    stage, s_i = (a_i + epsilon) |W_o v_i|_1.
 
     Places count the entries that are not protected: each stage chooses half of what the protected ones leave.
     """
@@ -34,8 +36,7 @@ class CriticalKV:
     epsilon: float = 1e-4
     """Added to the attention, so that a large value is not lost for getting none from these few queries."""
     two_stage: bool = True
-    """Whether scores are minus an entry's place within its row. Places are alike in all heads: set it to false for a
-    budget that lets heads compete (ada, global, threshold)."""
+    """Whether half of the budget goes by attention alone."""
 
     def __post_init__(self) -> None:
         if self.epsilon < 0:
@@ -52,8 +53,8 @@ class CriticalKV:
         if not self.two_stage:
             return lost
         # Protected entries first in both stages would fill the first one; last in both, they fill neither.
-        places = two_stage_order(*(each.masked_fill(heads.protected, -torch.inf) for each in (attention, lost)))
-        return -places.to(torch.float32)
+        first, second = (each.masked_fill(heads.protected, -torch.inf) for each in (attention, lost))
+        return dealt(first, two_stage_order(first, second))
 
     def _attention(self) -> SnapKV:
         return SnapKV(window=self.window, kernel=self.kernel)

@@ -7,12 +7,18 @@ is one order whose first k entries are the set for k.
 With ranks a and b by the two scores, an entry is in the set for k = 2m if a < m, or if its b is at most t(m), the
 m-th smallest b of entries with a >= m. All t(m) are found at once, by a wavelet matrix (Claude and Navarro, "The
 Wavelet Matrix"): one pass for each bit of n.
+
+Where heads compete, how many entries each keeps is for the first score to say. So what an entry is given is no place,
+which would be alike in all heads, but the score that stands at its place in the first ranking.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+_LEAST = 1e-30
+"""What a score below it counts as: far enough above 0 that the numbers next to it are still exact."""
 
 
 def two_stage_order(first: Tensor, second: Tensor) -> Tensor:
@@ -28,6 +34,20 @@ def two_stage_order(first: Tensor, second: Tensor) -> Tensor:
     # The pair (one of each stage) with which an entry comes in; of a pair, the second stage's comes first, for odd k.
     pair = torch.minimum(by_first, entered)
     return _places(-(pair * size + by_second))
+
+
+def dealt(scores: Tensor, places: Tensor) -> Tensor:
+    """The scores of each row in another order, float32 [H, n]: the entry with place k gets the k-th highest.
+
+    `scores` float32 [H, n], not negative or -inf; `places` int64 [H, n] as `two_stage_order` gives them. Of equal scores
+    each is the next number below the one before, so that the order is that of the places.
+    """
+    ordered = scores.sort(dim=-1, descending=True).values.clamp(min=_LEAST)
+    # Positive numbers are in the order of their bits, and one less is the next number below.
+    bits = ordered.view(torch.int32).to(torch.int64)
+    index = torch.arange(bits.shape[-1], device=bits.device)
+    apart = (bits + index).cummin(dim=-1).values - index
+    return apart.to(torch.int32).view(torch.float32).gather(-1, places)
 
 
 def _places(scores: Tensor) -> Tensor:

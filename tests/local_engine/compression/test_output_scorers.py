@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lcdoc.local_engine.compression.budgets.ada import Ada
 from lcdoc.local_engine.compression.budgets.uniform import Uniform
 from lcdoc.local_engine.compression.parts import Heads, Needs, Scores
 from lcdoc.local_engine.compression.scorers import projected as projections
@@ -18,7 +20,7 @@ from lcdoc.local_engine.compression.scorers.compactor import Compactor, chunk_at
 from lcdoc.local_engine.compression.scorers.criticalkv import CriticalKV
 from lcdoc.local_engine.compression.scorers.leverage import leverage_scores
 from lcdoc.local_engine.compression.scorers.snapkv import SnapKV
-from lcdoc.local_engine.compression.scorers.two_stage import two_stage_order
+from lcdoc.local_engine.compression.scorers.two_stage import dealt, two_stage_order
 from lcdoc.local_engine.errors import InvalidRequestError
 from lcdoc.tests.local_engine.compression.whole_model import GROUP, SHAPES, attention, close, made, projected, turned
 
@@ -90,8 +92,52 @@ def test_criticalkv_keeps_values_that_the_output_turns_into_much() -> None:
     values = heads.values.clone()
     values[0, 11] *= 100
     scores = CriticalKV(window=4).score(replace(heads, values=values))
-    assert float(scores[0, 11]) >= -1
+    assert int((scores[0] > scores[0, 11]).sum()) <= 1
     assert CriticalKV(window=4).needs == Needs(window=4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(1, 12).flatmap(
+        lambda n: st.tuples(
+            st.lists(st.sampled_from([0.0, 1e-40, 0.25, 0.5, float("-inf")]), min_size=n, max_size=n),
+            st.permutations(range(n)),
+        )
+    )
+)
+def test_scores_are_dealt_out_in_the_order_of_the_places(row: tuple[list[float], list[int]]) -> None:
+    scores, places = row
+    given_out = dealt(torch.tensor([scores]), torch.tensor([places]))[0].tolist()
+    by_place = [given_out[places.index(place)] for place in range(len(places))]
+    assert all(first > second > 0 for first, second in pairwise(by_place))
+    for given_one, score in zip(by_place, sorted(scores, reverse=True), strict=True):
+        assert given_one == pytest.approx(max(score, 1e-30), rel=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4])
+def test_criticalkv_has_heads_compete_by_attention_and_spend_in_two_stages(alpha: float) -> None:
+    heads = made((3, 60, 8, 6), sinks=2, recent=5)
+    # One head's attention is spread over all, so that the others need less.
+    keys = heads.keys.clone()
+    keys[1] *= 0.02
+    heads = replace(heads, keys=keys)
+    shape = (1, *heads.protected.shape)
+
+    def kept(scores: Tensor) -> Tensor:
+        budget = Scores(scores.unsqueeze(0), torch.ones(shape, dtype=torch.bool), heads.protected.unsqueeze(0), 24, 5)
+        return Ada(alpha).keep(budget)[0]
+
+    keep, alone = kept(CriticalKV(window=6).score(heads)), kept(SnapKV(window=6).score(heads))
+    counts = keep.sum(-1).tolist()
+    assert counts == alone.sum(-1).tolist()
+    assert len(set(counts)) > 1
+    assert not torch.equal(keep, alone)
+    first = SnapKV(window=6).score(heads).double()
+    second = (first + 1e-4) * projected(heads, 1).mean(1)
+    for h, count in enumerate(counts):
+        free = (~heads.protected[h]).nonzero().flatten()
+        chosen = two_stages(first[h][free].tolist(), second[h][free].tolist(), count - 7)
+        assert {*(keep[h] & ~heads.protected[h]).nonzero().flatten().tolist()} == {int(free[i]) for i in chosen}
 
 
 # --- compactor
