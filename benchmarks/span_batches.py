@@ -24,6 +24,10 @@ NEGATIVE_CHOICE = 4
 """How many of the passages most like the question the unanswering one is drawn from."""
 
 
+KEPT_STATES = 30_000
+"""Texts whose states are held while clozes are read: some 3 GB."""
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """A question and a window of a passage, by number, with the share of annotators for each first and last token.
@@ -78,6 +82,11 @@ class Texts:
             parts = np.split(x.astype(np.float16), np.cumsum(lengths)[:-1])
             self._states.update(zip(missing, parts, strict=True))
         return [self._states[number] for number in numbers]
+
+    def forget(self) -> None:
+        """Let the states go where there are many: most texts of clozes are read once."""
+        if len(self._states) > KEPT_STATES:
+            self._states.clear()
 
     def _add(self, ids: tuple[int, ...]) -> int:
         self.ids.append(ids)

@@ -1,12 +1,16 @@
 """Train the span reader on public questions, starting from the packaged MiniLM.
 
-    python benchmarks/train_reader.py FOLDER --steps 1500 --bfloat16      # an hour or two of one core with AVX512-BF16
-    python benchmarks/train_reader.py FOLDER --steps 6000 --bfloat16      # goes on from before the first cooled down
+    python benchmarks/train_reader.py FOLDER --bfloat16                # an hour or two of one core with AVX512-BF16
+    python benchmarks/train_reader.py FOLDER --bfloat16 --steps 6000   # goes on from before the first cooled down
 
-The lower layers stay as packaged, and read question and passage apart: their states are kept, so that a passage goes
-through them once. The upper layers, a start and end head, and a vector for each kind of token are trained. The learning
-rate is level, then falls to nothing over the last part of the steps ("MiniCPM", 2024, section 4): FOLDER keeps the
-state before the fall, from which more steps can be made, beside the last one, from which an interrupted run goes on.
+The first `--clozes` of the steps are of questions made from text by rule (`span_clozes.py`), the others of questions
+that people asked. The lower layers stay as packaged, and read question and passage apart: their states are kept, so
+that a passage goes through them once. The upper layers, a start and end head, and a vector for each kind of token are
+trained. The learning rate is level, then falls to nothing over the last part of the steps ("MiniCPM", 2024, section
+4): FOLDER keeps the state before the fall, from which more steps can be made, beside the last one, from which an
+interrupted run goes on, and clozes.pt, with which in its folder another run (`--seed`) begins at people's questions.
+`--average` writes the mean of the weights of several such runs ("Model soups: averaging weights of multiple
+fine-tuned models", section 3).
 FOLDER/curve.jsonl has the scores on the "tune" part as they grow; FOLDER/reader.safetensors is what the package ships.
 Data and parts: `span_examples.py`.
 """
@@ -19,7 +23,7 @@ import math
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +34,7 @@ import torch
 from lcdoc.agents.span_reader.weights import Recipe, checksum, write
 from lcdoc.agents.span_reader.windows import Vocabulary
 from lcdoc.benchmarks.span_batches import Example, Texts, epoch_of, examples_of, stacked
+from lcdoc.benchmarks.span_clozes import examples_of_clozes
 from lcdoc.benchmarks.span_examples import TRAINED, Reading, readings
 from lcdoc.benchmarks.span_network import SpanNetwork, best_spans, loss
 from lcdoc.evaluation.metrics import token_f1
@@ -62,16 +67,6 @@ def optimizer_of(network: SpanNetwork) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
 
 
-def rate(step: int, steps: int) -> float:
-    """Share of the learning rate: up, level, and down to nothing from `cooldown_start` on."""
-    start = cooldown_start(steps)
-    return min((step + 1) / WARMUP_STEPS, 1.0 if step < start else (steps - step) / (steps - start))
-
-
-def cooldown_start(steps: int) -> int:
-    return round(steps * (1 - COOLDOWN))
-
-
 @dataclass
 class Run:
     """A training under way: what is saved, and how it goes on."""
@@ -80,16 +75,29 @@ class Run:
     network: SpanNetwork
     optimizer: torch.optim.Optimizer
     steps: int
+    clozes: int
+    """How many of the steps, the first ones, are of clozes."""
     step: int = 0
+
+    def rate(self) -> float:
+        """Share of the learning rate: up, level, and down to nothing from `cooldown_start` on."""
+        start = self.cooldown_start(self.steps)
+        falling = 1.0 if self.step < start else (self.steps - self.step) / (self.steps - start)
+        return min((self.step + 1) / WARMUP_STEPS, falling)
+
+    def cooldown_start(self, steps: int) -> int:
+        return steps - round((steps - self.clozes) * COOLDOWN)
 
     def load(self) -> None:
         """Go on from the last state, or, where that was cooling down for fewer steps, from before it did."""
-        for name in ("last.pt", "level.pt"):
+        for name in ("last.pt", "level.pt", "clozes.pt"):
             path = self.folder / name
             if not path.exists():
                 continue
             saved = torch.load(path, weights_only=True)
-            if saved["steps"] == self.steps or saved["step"] <= min(map(cooldown_start, (saved["steps"], self.steps))):
+            if saved["steps"] == self.steps or saved["step"] <= min(
+                map(self.cooldown_start, (saved["steps"], self.steps))
+            ):
                 self.network.load_state_dict(saved["network"])
                 self.optimizer.load_state_dict(saved["optimizer"])
                 self.step = saved["step"]
@@ -119,38 +127,32 @@ def train(run: Run, texts: Texts, readings: Sequence[Reading], arguments: argpar
         flush=True,
     )
     dtype = torch.bfloat16 if arguments.bfloat16 else torch.float32
-    epoch, skipped = 0, run.step
-    batches = epoch_of(examples, negatives, texts, arguments.seed, epoch)
-    while skipped >= len(batches):
-        skipped, epoch = skipped - len(batches), epoch + 1
-        batches = epoch_of(examples, negatives, texts, arguments.seed, epoch)
     mean, tokens, began = math.nan, 0, time.perf_counter()
-    while run.step < run.steps:
-        if skipped >= len(batches):
-            skipped, epoch = 0, epoch + 1
-            batches = epoch_of(examples, negatives, texts, arguments.seed, epoch)
+    for batch in batches_from(run, examples, negatives, texts, arguments.seed):
         torch.manual_seed(arguments.seed * 1_000_003 + run.step)
-        states, token_kinds, mask, targets = stacked(texts, batches[skipped])
+        states, token_kinds, mask, targets = stacked(texts, batch)
         for group in run.optimizer.param_groups:
-            group["lr"] = group["full_rate"] * rate(run.step, run.steps)
+            group["lr"] = group["full_rate"] * run.rate()
         run.network.train()
         run.optimizer.zero_grad(set_to_none=True)
         value = loss(run.network(states, token_kinds, mask, dtype=dtype, drop=arguments.dropout), targets)
         value.backward()
         torch.nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
         run.optimizer.step()
-        run.step, skipped, tokens = run.step + 1, skipped + 1, tokens + int(mask.sum())
+        run.step, tokens = run.step + 1, tokens + int(mask.sum())
         mean = value.item() if math.isnan(mean) else 0.97 * mean + 0.03 * value.item()
         if run.step % 25 == 0:
             took = time.perf_counter() - began
             print(
-                f"step {run.step} epoch {epoch + skipped / len(batches):.2f} loss {mean:.3f} "
+                f"step {run.step} {'clozes ' if run.step <= run.clozes else ''}loss {mean:.3f} "
                 f"{tokens / took:.0f} tokens/s {took / 60:.1f} min",
                 flush=True,
             )
         if run.step % SAVED_EVERY == 0 or run.step == run.steps:
             run.save("last.pt")
-        if run.step == cooldown_start(run.steps):
+        if run.step == run.clozes:
+            run.save("clozes.pt")
+        if run.step == run.cooldown_start(run.steps):
             run.save("level.pt")
         if run.step % LOOKED_EVERY == 0 or run.step == run.steps:
             scores = look(run.network, texts, looked_at, dtype)
@@ -161,12 +163,39 @@ def train(run: Run, texts: Texts, readings: Sequence[Reading], arguments: argpar
             export(run)
 
 
+def batches_from(
+    run: Run, examples: Sequence[Example], negatives: Sequence[Sequence[Example]], texts: Texts, seed: int
+) -> Iterator[list[Example]]:
+    """The batches that are left of the run: of clozes, then of questions that people asked."""
+    epoch, skipped = 0, run.step
+    while run.step < run.clozes:
+        batches = epoch_of(list(examples_of_clozes(texts, seed + epoch)), [], texts, seed, epoch)
+        for batch in batches[skipped : skipped + run.clozes - run.step]:
+            yield batch
+            texts.forget()
+        epoch, skipped = epoch + 1, max(0, skipped - len(batches))
+    epoch, skipped = 0, run.step - run.clozes
+    while run.step < run.steps:
+        batches = epoch_of(examples, negatives, texts, seed, epoch)
+        yield from batches[skipped : skipped + run.steps - run.step]
+        epoch, skipped = epoch + 1, max(0, skipped - len(batches))
+
+
 def export(run: Run) -> None:
     """Write FOLDER/reader.safetensors, as the package ships it."""
     packaged = packaged_model().tensors
     recipe = Recipe(run.network.first, checksum(packaged), run.step, f"train parts of {', '.join(TRAINED)}")
     trained = {name: weight.numpy() for name, weight in run.network.tensors().items()}
     write(run.folder / "reader.safetensors", trained, packaged, recipe)
+
+
+def average(run: Run, folders: Sequence[Path]) -> None:
+    """Write the mean of the weights that the runs in `folders` ended with."""
+    ended = [torch.load(folder / "last.pt", weights_only=True) for folder in folders]
+    states = [state["network"] for state in ended]
+    run.network.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
+    run.step = max(state["step"] for state in ended)
+    export(run)
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------
@@ -218,7 +247,9 @@ def main() -> int:
     """Train, and write FOLDER/reader.safetensors."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=1_500)
+    parser.add_argument("--steps", type=int, default=3_200, help="of clozes and of questions together")
+    parser.add_argument("--clozes", type=int, default=2_000, help="how many of the steps are of clozes")
+    parser.add_argument("--average", type=Path, nargs="*", help="folders: write the mean of their weights to FOLDER")
     parser.add_argument("--first", type=int, default=2, help="the lowest layer that is trained; those below stay")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
@@ -233,7 +264,10 @@ def main() -> int:
     )
     texts = Texts(Vocabulary.of(model.tokenizer()), lower)
     network = SpanNetwork(model.tensors, first=arguments.first, heads=model.heads, epsilon=model.epsilon)
-    run = Run(arguments.folder, network, optimizer_of(network), arguments.steps)
+    run = Run(arguments.folder, network, optimizer_of(network), arguments.steps, arguments.clozes)
+    if arguments.average:
+        average(run, arguments.average)
+        return 0
     run.load()
     train(run, texts, list(readings(TRAINED)), arguments)
     export(run)
