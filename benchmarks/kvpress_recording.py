@@ -131,7 +131,6 @@ def _seen(model: Any, ids: Tensor) -> dict[str, Tensor]:
         "hidden": torch.cat(inputs),
         "output": torch.stack([layer.self_attn.o_proj.weight for layer in model.model.layers]),
         "frequencies": model.model.rotary_emb.inv_freq,
-        "tokens": ids[0],
     }
 
 

@@ -62,11 +62,7 @@ class Compressor:
         entries = begun or Entries(tables.layers, tables.kv_heads, tables.pool.device)
         recipe = allowance.recipe
         seen = Sightings(decoder.config, recipe.needs, entries, skipped=0 if begun else recipe.sinks)
-        seen.surprise += [0.0] * entries.read
-        none = torch.zeros(0, dtype=torch.int64, device=tables.pool.device)
-        return Held(
-            slot, allowance, marks or Marks(), entries, seen, none, far=far_keys(decoder, entries, recipe.scheme)
-        )
+        return Held(slot, allowance, marks or Marks(), entries, seen, far=far_keys(decoder, entries, recipe.scheme))
 
     @staticmethod
     def observer(helds: Sequence[Held | None]) -> Observer | None:
@@ -84,7 +80,7 @@ class Compressor:
         held.prompt = held.prompt or tokens[: allowance.prompt]
         if not self._due(held, len(tokens), computed):
             return False
-        self._cut(decoder, held, tokens[:computed], allowance.budget(computed))
+        self._cut(decoder, held, tokens, allowance.budget(computed))
         unread = len(tokens) - computed
         if unread > 1:
             self._tables.reserve(held.slot, min(unread, allowance.chunk))
@@ -113,7 +109,7 @@ class Compressor:
 
     def _cut(self, decoder: Decoder, held: Held, tokens: Sequence[int], budget: int) -> None:
         recipe, tables = held.allowance.recipe, self._tables
-        look = Look.at(decoder, tables, held, tokens, budget - held.allowance.kept)
+        look = Look.at(decoder, tables, held, budget - held.allowance.kept)
         valid = look.layout.valid & look.in_window
         if self.rows(held.slot) > budget:
             valid = self._chosen(look, valid, tokens)
@@ -156,11 +152,11 @@ class Compressor:
             look.decoder, self._tables, self._encode, self._make_room, lambda slot: self._cut_fork(look, slot)
         )
         self._tables.trim(held.slot)  # what is reserved for the text is free for the probe until the cut
-        return list(prober.run(needs, held, tokens))
+        return list(prober.run(needs, held, tokens, look.read))
 
     def _cut_fork(self, look: Look, slot: int) -> None:
         """Cut a fork of the sequence to the budget by SnapKV's score, for a draft."""
-        values = torch.full(look.layout.positions.shape, -torch.inf, device=look.tokens.device)
+        values = torch.full(look.layout.positions.shape, -torch.inf, device=look.layout.positions.device)
         scorer = SnapKV()
         for group in look.groups:
             values[group.entries] = scorer.score(look.heads(group, look.held.sightings))

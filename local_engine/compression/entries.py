@@ -99,6 +99,11 @@ class Entries:
         self._figures[name] = known
         return known[..., :length]
 
+    def note(self, name: str, last: Tensor) -> None:
+        """Note `last`, float32 [m], of the m last entries of every row, as the figure `name`."""
+        index = self.lengths[..., None] - len(last) + torch.arange(len(last), device=last.device)
+        self.figure(name).scatter_(-1, index, last.expand(index.shape))
+
     def cut(self, keep: Tensor, scheme: Positions) -> Tensor:
         """Keep the entries that `keep` (bool [L, H, n]) names, and place them; returns int64 [L, H, m], what each kept
         key was rotated to before."""

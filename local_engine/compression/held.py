@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
 from lcdoc.local_engine.batch import Piece
 from lcdoc.local_engine.compression.allowance import Allowance
 from lcdoc.local_engine.compression.entries import Entries
@@ -24,8 +22,6 @@ class Held:
     marks: Marks
     entries: Entries
     sightings: Sightings
-    tokens: Tensor
-    """int64: those that were read up to the last cut"""
     prompt: Sequence[int] = ()
     """All of it, read or not."""
     prompt_done: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,7 +13,7 @@ from lcdoc.local_engine.compression.budgets.d2o_layers import attention_spread
 from lcdoc.local_engine.compression.entries import Layout
 from lcdoc.local_engine.compression.held import Held
 from lcdoc.local_engine.compression.layers import layer_model
-from lcdoc.local_engine.compression.observation import MASS, Sightings
+from lcdoc.local_engine.compression.observation import MASS, SURPRISE, Sightings
 from lcdoc.local_engine.compression.parts import Heads, Moments
 from lcdoc.local_engine.compression.rows import places, read_bias, read_rows
 from lcdoc.local_engine.decoder import Decoder
@@ -23,7 +23,7 @@ from lcdoc.local_engine.page_tables import PageTables
 BIAS: Final = "bias"
 PROBED: Final = "probed"
 """The figure that keeps the highest score an entry had from any piece of a repetition. Scorers do not see it."""
-_GIVEN: Final = ("seen", "surprise", BIAS)
+_GIVEN: Final = ("seen", BIAS)
 """Figures that are worked out for each cut and not kept."""
 
 
@@ -48,31 +48,35 @@ class Look:
     decoder: Decoder
     tables: PageTables
     held: Held
-    tokens: Tensor
-    """int64 [read]"""
+    read: int
+    """Tokens that were read."""
     layout: Layout
     lengths: list[list[int]]
     """[L][H]"""
     protected: Tensor
     """bool [L, H, n]"""
     budget: int
-    surprise: Tensor
-    """float32 [read], or empty"""
+    sentence_starts: Tensor | None
+    """bool [L, H, n]"""
 
     @classmethod
-    def at(cls, decoder: Decoder, tables: PageTables, held: Held, tokens: Sequence[int], budget: int) -> Look:
-        """At a sequence that read `tokens`. Raises EngineError where the cache holds what was not noted."""
+    def at(cls, decoder: Decoder, tables: PageTables, held: Held, budget: int) -> Look:
+        """At a sequence as it is now. Raises EngineError where the cache holds what was not noted.
+
+        Takes time for what is kept and what came in since the last cut, not for all that was read.
+        """
         lengths = held.entries.lengths.tolist()
         if lengths != tables.lengths[held.slot].tolist():
             raise EngineError(f"sequence {held.slot} of the cache does not hold what was noted of it")
         layout = held.entries.layout()
         sinks, recent = held.allowance.recipe.protects(budget)
-        positions = layout.positions
-        protected = (positions < sinks) | (positions >= len(tokens) - recent) | held.marks.kept(positions)
-        late = torch.tensor(tokens[len(held.tokens) :], dtype=torch.int64, device=positions.device)
-        held.tokens = torch.cat((held.tokens, late))
-        surprise = torch.tensor(held.sightings.surprise, device=positions.device)
-        return cls(decoder, tables, held, held.tokens, layout, lengths, protected & layout.valid, budget, surprise)
+        positions, read = layout.positions, held.entries.read
+        protected = (positions < sinks) | (positions >= read - recent) | held.marks.kept(positions)
+        if held.sightings.surprise:
+            held.entries.note(SURPRISE, torch.tensor(held.sightings.surprise, device=positions.device))
+            held.sightings.surprise.clear()
+        starts = held.marks.begins(positions)
+        return cls(decoder, tables, held, read, layout, lengths, protected & layout.valid, budget, starts)
 
     @property
     def groups(self) -> Iterator[Group]:
@@ -91,9 +95,8 @@ class Look:
     @property
     def in_window(self) -> Tensor:
         """bool [L, 1, n]: what a sliding window still shows. Behind it nothing is ever seen again."""
-        now = len(self.tokens)
-        firsts = [0 if window is None else now - window + 1 for window in self.decoder.config.windows]
-        return self.layout.positions >= torch.tensor(firsts, device=self.tokens.device)[:, None, None]
+        firsts = [0 if window is None else self.read - window + 1 for window in self.decoder.config.windows]
+        return self.layout.positions >= torch.tensor(firsts, device=self.layout.positions.device)[:, None, None]
 
     @property
     def exempt(self) -> Tensor:
@@ -106,7 +109,7 @@ class Look:
         held = self.held
         if not held.allowance.recipe.budget.needs.mass:
             return None
-        seen = (len(self.tokens) - self.layout.positions).clamp(min=1)
+        seen = (self.read - self.layout.positions).clamp(min=1)
         relative = held.entries.figure(MASS) / seen
         spreads = []
         for layer in range(len(self.lengths)):
@@ -128,7 +131,6 @@ class Look:
             values=values,
             positions=positions,
             rotated_at=self.layout.stands[group.entries],
-            tokens=self.tokens[positions],
             protected=self.protected[group.entries],
             new=held.entries.new,
             queries=None if queries is None else queries[rows],
@@ -137,7 +139,7 @@ class Look:
             hidden=sightings.hidden(group.layer),
             moments=None if moments is None else Moments(moments.mean[rows], moments.covariance[rows]),
             state=self._state(group, positions, read_bias(tables, held.slot, where)),
-            sentence_starts=held.marks.begins(positions),
+            sentence_starts=None if self.sentence_starts is None else self.sentence_starts[group.entries],
             first=rows.start,
         )
 
@@ -145,9 +147,7 @@ class Look:
         entries, needs = self.held.entries, self.held.allowance.recipe.needs
         state = {name: entries.figure(name)[group.entries] for name in entries.figures if name != PROBED}
         if needs.mass:
-            state["seen"] = (len(self.tokens) - positions).float()
-        if needs.surprise:
-            state["surprise"] = self.surprise[positions]
+            state["seen"] = (self.read - positions).float()
         if bias is not None:
             state[BIAS] = bias
         return state
@@ -172,7 +172,6 @@ def narrowed(heads: Heads, columns: Tensor) -> Heads:
         values=part(heads.values),
         positions=part(heads.positions),
         rotated_at=part(heads.rotated_at),
-        tokens=part(heads.tokens),
         protected=part(heads.protected),
         new=min(heads.new, len(columns)),
         state={name: part(figure) for name, figure in heads.state.items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from lcdoc.local_engine.compression.recipe_text import Protect
 from lcdoc.local_engine.errors import InvalidRequestError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Marks:
     """Places in a prompt, in tokens."""
 
@@ -57,19 +58,23 @@ class Marks:
 
     def kept(self, positions: Tensor) -> Tensor:
         """bool, of positions' shape: whether each is protected."""
-        if not self.protected:
-            return torch.zeros_like(positions, dtype=torch.bool)
-        edges = torch.tensor(list(self.protected), device=positions.device)
-        last = int(edges.max())
-        depth = torch.zeros(last + 1, dtype=torch.int64, device=positions.device)
-        depth.index_add_(0, edges[:, 0], torch.ones_like(edges[:, 0]))
-        depth.index_add_(0, edges[:, 1], -torch.ones_like(edges[:, 1]))
-        inside: Tensor = depth.cumsum(dim=0) > 0
-        return inside[positions.clamp(0, last)]
+        begun, ended = (torch.searchsorted(edges.to(positions.device), positions, right=True) for edges in self._edges)
+        return begun > ended
 
     def begins(self, positions: Tensor) -> Tensor | None:
         """bool, of positions' shape: whether a sentence begins there; None where that is not known."""
         if self.sentence_starts is None:
             return None
-        starts = torch.tensor(list(self.sentence_starts), dtype=torch.int64, device=positions.device)
-        return torch.isin(positions, starts)
+        starts = self._starts.to(positions.device)
+        return torch.searchsorted(starts, positions, right=True) > torch.searchsorted(starts, positions)
+
+    @cached_property
+    def _edges(self) -> tuple[Tensor, Tensor]:
+        """int64 [protected] each: where protected ranges begin, and where they end, ascending."""
+        first, end = (sorted(edges) for edges in zip(*self.protected, strict=True)) if self.protected else ([], [])
+        return torch.tensor(first, dtype=torch.int64), torch.tensor(end, dtype=torch.int64)
+
+    @cached_property
+    def _starts(self) -> Tensor:
+        """int64, ascending"""
+        return torch.tensor(sorted(self.sentence_starts or ()), dtype=torch.int64)

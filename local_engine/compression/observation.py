@@ -21,6 +21,7 @@ from lcdoc.local_engine.compression.rows import places, read_bias, read_rows
 from lcdoc.local_engine.config import ModelConfig
 
 MASS: Final = "mass"
+SURPRISE: Final = "surprise"
 _LOGIT_ROWS = 64
 
 
@@ -61,7 +62,7 @@ class Sightings:
         self.query_positions: Tensor | None = None
         """int64 [w]: what the window's queries are rotated to."""
         self.surprise: list[float] = []
-        """-log p of each token that was read; 0 of the first, which nothing foretold."""
+        """-log p of each token that was read since the last cut; 0 of the first of all, which nothing foretold."""
         self._foretold: Tensor | None = None
 
     def queries(self, layer: int) -> Tensor | None:

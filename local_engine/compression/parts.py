@@ -88,8 +88,6 @@ class Heads:
     """int64 [H, n]: where in the text each entry stands."""
     rotated_at: Tensor
     """int64 [H, n]: the position a key is rotated to; differs from `positions` once entries were packed."""
-    tokens: Tensor
-    """int64 [H, n]: token ids."""
     protected: Tensor
     """bool [H, n]: sinks, the recent window, and named spans, which are kept whatever their score."""
     new: int

@@ -54,12 +54,12 @@ class Prober:
         self._make_room = make_room
         self._cut_fork = cut_fork
 
-    def run(self, needs: Needs, held: Held, tokens: Sequence[int]) -> Iterator[Probed]:
-        """What is seen of each piece, for a sequence that holds `tokens`. Raises OutOfPagesError."""
+    def run(self, needs: Needs, held: Held, tokens: Sequence[int], read: int) -> Iterator[Probed]:
+        """What is seen of each piece, for a sequence that has `read` of its `tokens`. Raises OutOfPagesError."""
         if needs.probe == "repeat":
             first = held.entries.first
-            while first < len(tokens):
-                end = min(first + PIECE_TOKENS, len(tokens))
+            while first < read:
+                end = min(first + PIECE_TOKENS, read)
                 yield self._read(needs, held, self._repetition(tokens, first, end), (first, end))
                 first = end
         elif needs.probe == "task":
@@ -68,7 +68,7 @@ class Prober:
             task = list(held.marks.task) or list(held.prompt[-end:])
             yield self._read(needs, held, task, (0, 0))
         else:
-            yield self._draft(needs, held, tokens)
+            yield self._draft(needs, held, tokens[read - 1])
 
     @staticmethod
     def together(probed: Sequence[Probed]) -> Sightings:
@@ -91,12 +91,12 @@ class Prober:
                 self._decoder.hidden(self._gather(piece, seen))
         return Probed(seen, repeated)
 
-    def _draft(self, needs: Needs, held: Held, tokens: Sequence[int]) -> Probed:
-        """The last token is read once more, in the place behind its own, since what it foretold is gone."""
+    def _draft(self, needs: Needs, held: Held, token: int) -> Probed:
+        """The last `token` is read once more, in the place behind its own, since what it foretold is gone."""
         seen = self._sightings(needs)
         with self._fork(held, needs.window) as slot:
             self._cut_fork(slot)
-            at, token = held.entries.base + held.entries.new, tokens[-1]
+            at = held.entries.base + held.entries.new
             for step in range(needs.window):
                 piece = Piece(slot, (token,), at + step, held.allowance.prompt, logits=1)
                 token = int(self._decoder.forward(self._gather(piece, seen))[-1].argmax())

@@ -15,7 +15,7 @@ def scored(look: Look, probed: Sequence[Probed]) -> Tensor:
     """float32 [L, H, n], by the recipe's scorer. Of an entry that several pieces score the highest score counts."""
     held = look.held
     scorer = held.allowance.recipe.scorer
-    values = torch.full(look.layout.positions.shape, -torch.inf, device=look.tokens.device)
+    values = torch.full(look.layout.positions.shape, -torch.inf, device=look.layout.positions.device)
     if scorer.needs.probe == "repeat":
         return _scored_by_repetition(look, probed)
     for sightings in [piece.sightings for piece in probed] or [held.sightings]:

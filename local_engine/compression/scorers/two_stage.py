@@ -39,8 +39,8 @@ def two_stage_order(first: Tensor, second: Tensor) -> Tensor:
 def dealt(scores: Tensor, places: Tensor) -> Tensor:
     """The scores of each row in another order, float32 [H, n]: the entry with place k gets the k-th highest.
 
-    `scores` float32 [H, n], not negative or -inf; `places` int64 [H, n] as `two_stage_order` gives them. Of equal scores
-    each is the next number below the one before, so that the order is that of the places.
+    `scores` float32 [H, n], not negative or -inf; `places` int64 [H, n] as `two_stage_order` gives them. Of equal
+    scores each is the next number below the one before, so that the order is that of the places.
     """
     ordered = scores.sort(dim=-1, descending=True).values.clamp(min=_LEAST)
     # Positive numbers are in the order of their bits, and one less is the next number below.

@@ -52,7 +52,6 @@ def random_heads(
         normal(*shape).to(dtype),
         positions,
         positions,
-        torch.randint(0, 100, (count, n), generator=generator),
         protected,
         new=n,
         queries=normal(count, groups, window, dim).to(dtype) if window else None,

@@ -222,10 +222,7 @@ def test_heads_are_reduced_alike_one_by_one(reducer):
         part = slice(head, head + 1)
         one = Heads(
             heads.model,
-            *(
-                getattr(heads, name)[part]
-                for name in ("keys", "values", "positions", "rotated_at", "tokens", "protected")
-            ),
+            *(getattr(heads, name)[part] for name in ("keys", "values", "positions", "rotated_at", "protected")),
             new=heads.new,
             queries=heads.queries[part],
             query_positions=heads.query_positions,
@@ -331,10 +328,7 @@ def test_kvmergers_counts_add_up():
     left = keep[0]
     again = Heads(
         heads.model,
-        *(
-            x[:, left]
-            for x in (first.keys, first.values, heads.positions, heads.positions, heads.tokens, heads.protected)
-        ),
+        *(x[:, left] for x in (first.keys, first.values, heads.positions, heads.positions, heads.protected)),
         new=0,
         state={"bias": first.bias[:, left]},
     )
