@@ -176,5 +176,6 @@ def _costs(recipe: Recipe) -> tuple[str, ...]:
     if needs.moments:
         costs.append("the mean and covariance of all queries are followed")
     if needs.window and needs.probe is None:
-        costs.append(f"the attention of the last {needs.window:,} queries {at}")
+        where = "" if needs.groups is None else f", in one layer of each of {needs.groups} groups"
+        costs.append(f"the attention of the last {needs.window:,} queries {at}{where}")
     return tuple(costs) or ("next to nothing",)

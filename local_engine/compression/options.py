@@ -56,5 +56,5 @@ def written(part: object) -> str:
         value = getattr(part, field.name)
         default = field.default_factory() if field.default_factory is not MISSING else field.default
         if value != default:
-            said.append(f"{field.name}={str(value).lower() if isinstance(value, bool) else value}")
+            said.append(f"{field.name}={str(value).lower() if isinstance(value, bool | None) else value}")
     return ",".join(said)

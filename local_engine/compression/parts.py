@@ -41,6 +41,9 @@ class Needs:
     """The attention's input that the window's queries were made of."""
     whole_layer: bool = False
     """The score is one for all heads of a layer: rows of a layer cannot differ in length then."""
+    groups: int | None = None
+    """So many groups of layers, the first layer of each being scored for the others: for an entry at the same place in
+    the text the score is the same. None: every layer is scored. See `layer_groups.py`."""
     recent: float = 0.0
     """The share of a row's budget that is protected as its last entries, where the recipe does not say how many."""
 

@@ -100,6 +100,7 @@ class Recipe:
             probe=probe,
             hidden=any(need.hidden for need in each),
             whole_layer=any(need.whole_layer for need in each),
+            groups=self.scorer.needs.groups,
             recent=max(need.recent for need in each),
         )
 

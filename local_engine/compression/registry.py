@@ -54,7 +54,9 @@ SCORERS: Final[Mapping[str, Entry]] = {
         "criticalkv:CriticalKV", "what they attend to and the output needs", ("CriticalKV",), _QUESTION, True
     ),
     "chunkkv": Entry("chunkkv:ChunkKV", "whole chunks of text that they attend to", ("ChunkKV",), _QUESTION, True),
-    "windowkv": Entry("windowkv:WindowKV", "whole windows of text, by their best", ("WindowKV",), _QUESTION, True),
+    "windowkv": Entry(
+        "windowkv:WindowKV", "whole windows of text, for groups of layers", ("WindowKV",), _QUESTION, True
+    ),
     "sentence": Entry("sentence:SentenceKV", "whole sentences that they attend to", ("SentenceKV",), _QUESTION, True),
     "kvzip": Entry("kvzip:KVzip", "what telling the text again attends to", ("KVzip",), _SECOND_READING),
     "kvzip+": Entry("kvzip:KVzipPlus", "what of that the output needs", ("KVzip+",), _SECOND_READING),

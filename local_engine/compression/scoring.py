@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lcdoc.local_engine.compression.layer_groups import deciding_layers
 from lcdoc.local_engine.compression.look import PROBED, Group, Look, narrowed
 from lcdoc.local_engine.compression.probes import Probed
 
@@ -18,12 +19,27 @@ def scored(look: Look, probed: Sequence[Probed]) -> Tensor:
     values = torch.full(look.layout.positions.shape, -torch.inf, device=look.layout.positions.device)
     if scorer.needs.probe == "repeat":
         return _scored_by_repetition(look, probed)
+    deciding = deciding_layers(look.decoder.config.windows, scorer.needs.groups)
     for sightings in [piece.sightings for piece in probed] or [held.sightings]:
         for group in look.groups:
-            seen = look.heads(group, sightings)
-            values[group.entries] = torch.maximum(values[group.entries], scorer.score(seen))
-            look.keep_figures(seen, group)
+            if deciding[group.layer] == group.layer:
+                seen = look.heads(group, sightings)
+                values[group.entries] = torch.maximum(values[group.entries], scorer.score(seen))
+                look.keep_figures(seen, group)
+    for layer, first in enumerate(deciding):
+        if first != layer:
+            values[layer] = _of_layer(look, values[first], first, layer)
     return values
+
+
+def _of_layer(look: Look, values: Tensor, first: int, layer: int) -> Tensor:
+    """float32 [H, n]: the scores of a layer's entries, from `values` [H, n] of the layer `first`; -inf for what is at
+    no place that is there."""
+    valid, positions = look.layout.valid[first], look.layout.positions
+    known = positions[first].masked_fill(~valid, torch.iinfo(torch.int64).max)
+    places = torch.searchsorted(known, positions[layer]).clamp(max=known.shape[-1] - 1)
+    there = known.gather(-1, places) == positions[layer]
+    return values.gather(-1, places).masked_fill(~there, -torch.inf)
 
 
 def _scored_by_repetition(look: Look, probed: Sequence[Probed]) -> Tensor:

@@ -6,6 +6,9 @@ which every layer keeps, the top layer gets a `beta`-th of the average and the b
 average. Where the bottom layer has not so many entries the line turns about its middle until it fits, and what short or
 protected rows leave or take goes to or from all others: the budget is used to the last entry, and no case is equal
 budgets in disguise.
+
+"WindowKV: Task-Adaptive Group-Wise KV Cache Window Selection for Efficient LLM Inference" (section 3) has the line fall
+from group to group of layers, four of them, down to half of the average or a little more: groups=4,beta=2.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from torch import Tensor
 
 from lcdoc.local_engine.compression.budgets.shares import Bounds
 from lcdoc.local_engine.compression.budgets.uniform import kept
+from lcdoc.local_engine.compression.layer_groups import check_groups, group_numbers
 from lcdoc.local_engine.compression.parts import Needs, Scores
 from lcdoc.local_engine.errors import InvalidRequestError
 
@@ -27,10 +31,13 @@ class Pyramid:
 
     beta: float = 20.0
     """By how much the top layer's budget, the recent window apart, is below the average; 1 is no pyramid."""
+    groups: int | None = None
+    """So many groups of neighbouring layers that keep equally many. None: each layer keeps its own number."""
 
     def __post_init__(self) -> None:
         if not self.beta >= 1:
             raise InvalidRequestError(f"pyramid: beta is {self.beta}: give a number of 1 or more")
+        check_groups("pyramid", self.groups)
 
     @property
     def ragged(self) -> bool:
@@ -45,10 +52,19 @@ class Pyramid:
         layers = scores.valid.shape[0]
         rows = Bounds.of(scores)
         longest = int(rows.most.max())
-        return kept(scores, rows.fitted(lambda level: self.line(level, layers, scores.window, longest), float(longest)))
+        if self.groups is None:
+            counts = rows.fitted(lambda level: self.line(level, layers, scores.window, longest), float(longest))
+            return kept(scores, counts)
+        numbers = group_numbers(layers, self.groups)
+
+        def steps(level: float) -> Tensor:
+            return self.line(level, numbers[-1] + 1, scores.window, longest)[numbers]
+
+        return kept(scores, rows.fitted(steps, float(longest), numbers))
 
     def line(self, average: float, layers: int, window: int, longest: int) -> Tensor:
-        """float64 [L]: what each layer keeps where a layer keeps `average` entries, of at most `longest`."""
+        """float64 [layers]: what each layer, or group of them, keeps where a layer keeps `average` entries, of at most
+        `longest`."""
         beyond = average - window
         if layers == 1 or beyond <= 0:
             return torch.full((layers,), average, dtype=torch.float64)

@@ -8,7 +8,7 @@ largest remainders rounded up, would do so (the Alabama paradox of apportionment
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,11 +37,12 @@ class Bounds:
         protected = scores.protected & scores.valid
         return cls(protected.sum(dim=-1).cpu(), scores.valid.sum(dim=-1).cpu(), scores.budget * layers * heads)
 
-    def fitted(self, curve: Curve, top: float) -> Tensor:
+    def fitted(self, curve: Curve, top: float, groups: Sequence[int] = ()) -> Tensor:
         """Entries for each row, int64 [L, H]: the shares at the highest level up to `top` at which they fit `total`.
 
         Where a step of the level is too coarse, the first rows step alone, whole layers where their rows are alike: so
-        the sum is `total` exactly, unless `top` or the entries there are stop it, or more are protected.
+        the sum is `total` exactly, unless `top` or the entries there are stop it, or more are protected. `groups`, a
+        number for each layer, has the layers of a group step together, so that less than one such step is left.
         """
         counts = self._at(curve, top)
         if int(counts.sum()) <= self.total:
@@ -53,9 +54,13 @@ class Bounds:
             else:
                 high = middle
         counts = self._at(curve, low)
-        steps = (self._at(curve, high) - counts).flatten()
+        steps = self._at(curve, high) - counts
         room = self.total - int(counts.sum())
-        return counts + (steps * (steps.cumsum(0) <= room)).view_as(counts)
+        if not groups:
+            return counts + steps * (steps.flatten().cumsum(0) <= room).view_as(steps)
+        of_group = torch.tensor(groups)
+        whole = torch.zeros(max(groups) + 1, dtype=torch.int64).index_add_(0, of_group, steps.sum(dim=1))
+        return counts + steps * (whole.cumsum(0) <= room)[of_group].unsqueeze(1)
 
     def _at(self, curve: Curve, level: float) -> Tensor:
         wanted = curve(level).floor().to(torch.int64).unsqueeze(1)

@@ -26,6 +26,7 @@ from lcdoc.local_engine.compression.budgets.static_heads import (
 )
 from lcdoc.local_engine.compression.budgets.threshold import Threshold
 from lcdoc.local_engine.compression.budgets.uniform import Uniform
+from lcdoc.local_engine.compression.layer_groups import group_numbers
 from lcdoc.local_engine.compression.parts import Budget, Needs, Scores
 from lcdoc.local_engine.compression.registry import part_class
 from lcdoc.local_engine.errors import InvalidRequestError
@@ -231,6 +232,26 @@ def test_pyramid_turns_about_its_middle_where_the_bottom_layer_is_too_short() ->
     assert counts(keep) == [[100], [90], [80], [70], [60]]
 
 
+@pytest.mark.parametrize(("layers", "groups"), [(8, 4), (7, 3), (3, 8), (4, 1)])
+@pytest.mark.parametrize("budget", [20, 31, 47])
+def test_pyramid_of_groups_is_the_line_from_group_to_group(layers: int, groups: int, budget: int) -> None:
+    found = counts(check(Pyramid(beta=2, groups=groups), made(random_values(layers, 3, 200), budget)))
+    numbers = group_numbers(layers, groups)
+    of_group = [
+        {tuple(row) for row, number in zip(found, numbers, strict=True) if number == one} for one in set(numbers)
+    ]
+    assert all(len(rows) == 1 and len(set(next(iter(rows)))) == 1 for rows in of_group)
+    # What is left is less than one entry more for each row of a group.
+    left = budget * layers * 3 - sum(map(sum, found))
+    assert 0 <= left < 3 * max(numbers.count(one) for one in numbers)
+    sizes = [next(iter(rows))[0] for rows in of_group]
+    assert sizes == sorted(sizes, reverse=True)
+    if (layers, groups) == (8, 4):
+        assert sizes == pytest.approx([budget * share for share in (1.5, 7 / 6, 5 / 6, 0.5)], abs=1)
+    if groups == 1:
+        assert sizes == [budget]
+
+
 def test_pyramid_of_one_layer_is_its_budget() -> None:
     assert counts(Pyramid().keep(made(random_values(1, 2, 30), 7))) == [[7, 7]]
 
@@ -380,7 +401,8 @@ def test_static_heads_may_be_told_their_model_s_scores(stored: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [("ada", {"alpha": 1.5}), ("pyramid", {"beta": 0.5}), ("threshold", {"tau": float("inf")}),
+    "options", [("ada", {"alpha": 1.5}), ("pyramid", {"beta": 0.5}), ("pyramid", {"groups": 0}),
+                ("threshold", {"tau": float("inf")}),
                 ("d2o-layers", {"smallest": -1.0}), ("static", {"file": "x", "retrieval": 2.0}),
                 ("static", {"file": "x", "recent": -1})],
 )  # fmt: skip

@@ -33,8 +33,13 @@ def test_windows_count_by_their_mean_or_their_best(shape: tuple[int, int, int, i
     heads = made(shape)
     scores = SnapKV(window=4).score(heads)
     windows = heads.positions // size
-    close(WindowKV(task="sum-up", size=size, window=4).score(heads), means_by_hand(scores, windows))
-    close(WindowKV(size=size, best=best, window=4).score(heads), means_by_hand(scores, windows, best))
+    for options, expected in (
+        ({"task": "sum-up"}, means_by_hand(scores, windows)),
+        ({"best": best}, means_by_hand(scores, windows, best)),
+    ):
+        close(WindowKV(size=size, window=4, groups=None, **options).score(heads), expected)  # type: ignore[arg-type]
+        alike = WindowKV(size=size, window=4, **options).score(heads)  # type: ignore[arg-type]
+        close(alike, expected.mean(0).expand_as(expected))
 
 
 def test_a_window_of_one_hit_wins_where_places_are_looked_for_only() -> None:
@@ -79,9 +84,10 @@ def test_sentences_must_be_told() -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [({"task": "other"}, "task is 'other'"), ({"size": 0}, "size is 0"), ({"best": 0}, "best is 0"),
-     ({"window": 0}, "last 0 queries")],
+     ({"window": 0}, "last 0 queries"), ({"groups": 0}, "groups is 0")],
 )  # fmt: skip
 def test_options_out_of_range_are_named(options: dict[str, object], named: str) -> None:
     with pytest.raises(InvalidRequestError, match=named):
         WindowKV(**options)  # type: ignore[arg-type]
-    assert WindowKV().needs == SentenceKV().needs == Needs(window=32)
+    assert WindowKV(groups=None).needs == SentenceKV().needs == Needs(window=32)
+    assert WindowKV().needs == Needs(window=32, whole_layer=True, groups=4)
