@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -118,3 +119,18 @@ def pack_by_length(lengths: Sequence[int], pack_tokens: int) -> Iterator[list[in
         size += lengths[index]
     if pack:
         yield pack
+
+
+def even_packs(lengths: Sequence[int], pack_tokens: int, threads: int) -> list[list[int]]:
+    """Indices of texts, longest first, in packs of like size: as many for each thread, of about `pack_tokens` at most.
+
+    With fewer texts than that there is a pack for each.
+    """
+    count = min(threads * -(-sum(lengths) // (pack_tokens * threads)), len(lengths))
+    packs: list[list[int]] = [[] for _ in range(count)]
+    least = [(0, number) for number in range(count)]
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        size, number = least[0]
+        packs[number].append(index)
+        heapq.heapreplace(least, (size + lengths[index], number))
+    return packs

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from lcdoc.agents.span_reader import weights
 from lcdoc.agents.span_reader.spans import Answer, answers_of
@@ -20,10 +21,10 @@ from lcdoc.agents.span_reader.windows import Vocabulary, Window
 from lcdoc.retrieval import bert
 from lcdoc.retrieval.bert import Encoder, Layer, Matrix, encoder_from, equal_runs
 from lcdoc.retrieval.minilm import packaged_model
-from lcdoc.retrieval.packs import cores, one_blas_thread, pack_by_length
+from lcdoc.retrieval.packs import cores, even_packs, one_blas_thread
 
-PACK_TOKENS = 512
-"""Of windows read together by one thread."""
+PACK_TOKENS = 1024
+"""Of windows read together by one thread, about."""
 
 
 class SpanModel:
@@ -63,7 +64,7 @@ class SpanModel:
                 for index, own in zip(pack, together, strict=True):
                     logits[index] = own
 
-            packs = list(pack_by_length([len(window.ids) for window in windows], PACK_TOKENS))
+            packs = even_packs([len(window.ids) for window in windows], PACK_TOKENS, cores())
             if len(packs) == 1:
                 read(packs[0])
             else:
@@ -73,26 +74,40 @@ class SpanModel:
 
     def _apart(self, texts: Sequence[Sequence[int]]) -> Matrix:
         """States of the texts, one behind the other, after the lower layers."""
-        return self._through(self._lower, self._encoder.embedded(texts), [len(text) for text in texts])
+        x, runs = self._encoder.embedded(texts), equal_runs([len(text) for text in texts])
+        for layer in self._lower:
+            x = self._layer(layer, x, runs)
+        return x
 
     def _together(self, question: Sequence[int], asked: Matrix, windows: Sequence[Sequence[int]]) -> list[Matrix]:
         lengths = [len(window) for window in windows]
         parts = np.split(self._apart(windows), np.cumsum(lengths)[:-1])
         x = np.concatenate([states for part in parts for states in (asked, part)])
         x += self._kinds[np.concatenate([self.vocabulary.kinds(question, window) for window in windows])]
-        x = self._through(self._upper, x, [len(question) + length for length in lengths])
-        logits = x @ self._head.T + self._bias
-        ends = np.cumsum([len(question) + length for length in lengths])
-        return [
-            np.concatenate([logits[end - length - len(question)][None], logits[end - length + 1 : end - 1]])
-            for end, length in zip(ends.tolist(), lengths, strict=True)
+        joined = [len(question) + length for length in lengths]
+        runs = equal_runs(joined)
+        for layer in self._upper[:-1]:
+            x = self._layer(layer, x, runs)
+        # Of the last layer only those states are made that the head looks at: not the question's, but for the first.
+        starts = np.cumsum([0, *joined[:-1]]).tolist()
+        looked_at = [
+            [start, *range(start + len(question) + 1, start + length - 1)]
+            for start, length in zip(starts, joined, strict=True)
         ]
+        x = self._layer(self._upper[-1], x, runs, np.concatenate(looked_at))
+        logits = x @ self._head.T + self._bias
+        return np.split(logits, np.cumsum([len(rows) for rows in looked_at])[:-1])
 
-    def _through(self, layers: Sequence[Layer], x: Matrix, lengths: Sequence[int]) -> Matrix:
-        runs, heads = equal_runs(lengths), self._encoder.heads
-        for layer in layers:
-            x = bert.feed_forward(layer, bert.attention_output(layer, bert.attention(layer, x, runs, heads), x))
-        return x
+    def _layer(
+        self,
+        layer: Layer,
+        x: Matrix,
+        runs: Sequence[tuple[int, int, int]],
+        rows: npt.NDArray[np.int64] | slice = slice(None),
+    ) -> Matrix:
+        """The states after a layer, of the tokens `rows` alone."""
+        attended = bert.attention(layer, x, runs, self._encoder.heads)
+        return bert.feed_forward(layer, bert.attention_output(layer, attended[rows], x[rows]))
 
 
 def _distinct(answers: list[Answer]) -> list[Answer]:

@@ -20,7 +20,7 @@ from lcdoc.retrieval import bulk, minilm
 from lcdoc.retrieval.bert import Encoder, Matrix, encoder_from
 from lcdoc.retrieval.embedders import EmbedderError
 from lcdoc.retrieval.minilm import MiniLM, load_minilm
-from lcdoc.retrieval.packs import fill, pack_by_length
+from lcdoc.retrieval.packs import even_packs, fill, pack_by_length
 
 HEADS, WIDTH, INNER, WORDS = 2, 8, 16, 50
 
@@ -249,6 +249,21 @@ def test_packs_hold_every_text_once_within_the_limit(lengths: list[int], limit: 
     assert sorted(index for pack in packs for index in pack) == list(range(len(lengths)))
     assert all(len(pack) == 1 or sum(lengths[index] for index in pack) <= limit for pack in packs)
     assert all(pack for pack in packs)
+
+
+@given(st.lists(st.integers(1, 300), max_size=60), st.integers(64, 1024), st.integers(1, 5))
+def test_even_packs_hold_each_text_once_and_are_not_much_larger_than_asked(
+    lengths: list[int], limit: int, threads: int
+) -> None:
+    packs = even_packs(lengths, limit, threads)
+    assert sorted(index for pack in packs for index in pack) == list(range(len(lengths)))
+    assert all(0 < sum(lengths[index] for index in pack) <= limit + max(lengths) for pack in packs)
+
+
+def test_even_packs_give_every_thread_as_much() -> None:
+    assert [len(pack) for pack in even_packs([202] * 50, 1024, 2)] == [5] * 10
+    assert even_packs([100, 200, 100, 200], 1024, 2) == [[1, 0], [3, 2]]
+    assert even_packs([100], 1024, 2) == [[0]]
 
 
 def test_a_question_needs_no_torch_and_no_faiss() -> None:
