@@ -22,7 +22,16 @@ from lcdoc.commands.eval_options import (
     SplitOption,
     WorkflowOption,
 )
-from lcdoc.commands.eval_results import eval_compare, eval_export, eval_list, eval_runs, eval_show, show_results
+from lcdoc.commands.eval_results import (
+    eval_compare,
+    eval_export,
+    eval_list,
+    eval_remove,
+    eval_runs,
+    eval_show,
+    show_results,
+    terminal_width,
+)
 from lcdoc.commands.guard import INTERRUPTED, guarded, usage_error
 from lcdoc.commands.options import (
     DebugOption,
@@ -68,6 +77,7 @@ for _name, _command in (
     ("show", eval_show),
     ("compare", eval_compare),
     ("export", eval_export),
+    ("remove", eval_remove),
 ):
     eval_app.command(_name)(_command)
 
@@ -160,7 +170,7 @@ def eval_needle(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Plant a fact at several depths of several lengths of a text, and see where it is found.
+    """Find a fact planted at several depths of several lengths of a text.
 
     lcdoc eval needle --text war-and-peace.txt --model local/qwen3 --kv snapkv@0.25 --out map.svg
     """
@@ -202,7 +212,9 @@ def eval_retrieval(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Tell how well each way to rank passages finds the gold evidence: recall@k and MRR. No model is asked.
+    """Measure how well passages are found: recall@k and MRR. No model is asked.
+
+    Each way to rank passages is measured, on questions whose evidence is known.
 
     lcdoc eval retrieval ohr_bench --data ~/sets --limit 200
     """
@@ -216,7 +228,7 @@ def eval_retrieval(
             found, problems = sweep(desk, questions.readings, on_progress=view.advance)
         for problem in problems:
             screen.warn(problem)
-        screen.plain(sweep_table(found, markdown=markdown))
+        screen.plain(sweep_table(found, markdown=markdown, width=terminal_width(screen)))
 
 
 @contextmanager

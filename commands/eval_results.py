@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @guarded
 def eval_list(data: DataOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
-    """List the sets there are: whether they are present, their splits with how many questions, their licence."""
+    """List the sets there are, and which of them are here.
+
+    Of each its splits with how many questions, and its licence.
+    """
     from lcdoc.evaluation.listing import listed
     from lcdoc.screen import Screen
 
@@ -45,13 +48,34 @@ def eval_runs(
     from lcdoc.screen import Screen
 
     with Screen() as screen, Library.open(evaluation_library(library)) as kept:
-        for run in kept.evaluations.list(limit):
+        runs = kept.evaluations.list(limit)
+        for run in runs:
             settings = run.settings
-            state = "done" if run.finished_at else f"{run.answered} answered"
+            state = f"{run.questions:,} done" if run.finished_at else f"{run.answered:,} of {run.questions:,}"
+            asked = f"{settings['set']} {settings['split']}".strip()
             screen.plain(
-                f"{run.id}  {run.started_at.astimezone():%Y-%m-%d %H:%M}  {run.questions:>6} questions  {state:<14}"
-                f"  {settings['set']} {settings['split']}  {settings['way']}  {settings['model']}"
+                f"{run.id}  {run.started_at.astimezone():%Y-%m-%d %H:%M}  {state:<14}"
+                f"  {asked}: {settings['way']}, {settings['model']}"
             )
+        if not runs:
+            screen.say("no evaluations yet: lcdoc eval SET")
+
+
+@guarded
+def eval_remove(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids, or their first characters.")],
+    library: EvaluationLibraryOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Forget evaluations. The documents that were asked about, and the model's answers, stay in the library."""
+    from lcdoc.evaluation.evaluate import evaluation_library
+    from lcdoc.memory import Library
+    from lcdoc.screen import Screen
+
+    with Screen() as screen, Library.open(evaluation_library(library)) as kept:
+        for run in dict.fromkeys(kept.evaluations.find(one).id for one in runs):
+            kept.evaluations.remove(run)
+            screen.say(f"removed {run}")
 
 
 @guarded
@@ -82,7 +106,7 @@ def eval_compare(
     library: EvaluationLibraryOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Tell how two evaluations differ on the questions both have asked.
+    """Compare two evaluations, on the questions both asked.
 
     For each figure: the difference with its 95 % interval, and how often chance alone would give as much (p), by a
     paired bootstrap over documents.
@@ -90,7 +114,7 @@ def eval_compare(
     from lcdoc.evaluation.report import comparison_table
 
     with opened(library, [first, second]) as (screen, results):
-        screen.plain(comparison_table(*results, markdown=markdown))
+        screen.plain(comparison_table(*results, markdown=markdown, width=terminal_width(screen)))
 
 
 @guarded
@@ -106,7 +130,9 @@ def eval_export(
     library: EvaluationLibraryOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Write evaluations as a Markdown table, as CSV, or as a picture (a map of places for needles).
+    """Write evaluations in Markdown, as CSV or as a picture.
+
+    The picture of planted facts is a map of their places.
 
     lcdoc eval export 3f2a 91bc --markdown > table.md
 
@@ -137,7 +163,7 @@ def show_results(screen: Screen, results: Sequence[Result], *, as_json: bool = F
         screen.json([json_of(result) for result in results])
     else:
         screen.plain(f"{results[0].subject}: shares in percent, with 95 % intervals")
-        screen.plain(table(results))
+        screen.plain(table(results, width=terminal_width(screen)))
         for result in filter(is_map, results):
             screen.plain(f"\nfacts found, {result.title}\n{map_text(result)}")
     if (documents := min(result.documents for result in results)) < FEW_DOCUMENTS:
@@ -148,6 +174,11 @@ def show_results(screen: Screen, results: Sequence[Result], *, as_json: bool = F
             screen.warn(f"evaluation {result.evaluation.id} is not at its end: its command goes on")
     if out is not None:
         written(results, out)
+
+
+def terminal_width(screen: Screen) -> int | None:
+    """Characters in a line of the terminal that tables are shown on; None where they go into a file or a pipe."""
+    return screen.out.width if screen.out.is_terminal else None
 
 
 @contextmanager

@@ -10,8 +10,9 @@ import numpy as np
 
 from lcdoc.evaluation.errors import EvaluationError
 from lcdoc.evaluation.needle_map import shares
-from lcdoc.evaluation.report import Result
+from lcdoc.evaluation.report import Result, confidences
 from lcdoc.evaluation.scoring import METRICS
+from lcdoc.evaluation.statistics import risk_by_coverage
 
 _BARS = ("exact", "f1", "rouge_l", "contains", "answered", "refused", "gold_cited", "citations_right", "recall_5")
 
@@ -80,7 +81,6 @@ def _draw_bars(axes: Any, results: Sequence[Result]) -> None:
 
 def _draw_risk(axes: Any, results: Sequence[Result]) -> None:
     for result in results:
-        rows = sorted(result.items.values(), key=lambda row: -row["confidence"] if row["found"] else 1.0)
-        errors = np.cumsum([1 - row["figures"]["f1"] for row in rows]) / np.arange(1, len(rows) + 1)
-        axes.plot(np.arange(1, len(rows) + 1) / len(rows), errors, label=result.title)
+        risks = risk_by_coverage(*confidences(result.items))
+        axes.plot(np.arange(1, len(risks) + 1) / len(risks), risks, label=result.title)
     axes.set(xlabel="coverage, surest answers first", ylabel="risk (1 - F1)", ylim=(0, 1))

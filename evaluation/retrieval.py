@@ -9,8 +9,9 @@ from lcdoc.documents import DocumentError
 from lcdoc.evaluation.cases import Reading
 from lcdoc.evaluation.desk import Desk
 from lcdoc.evaluation.errors import EvaluationError
+from lcdoc.evaluation.layout import fits, laid_out
 from lcdoc.evaluation.rankings import METHODS
-from lcdoc.evaluation.report import cell, laid_out
+from lcdoc.evaluation.report import cell
 from lcdoc.evaluation.scoring import Metric, ranking_figures
 from lcdoc.evaluation.statistics import Estimate, mean_of
 
@@ -65,10 +66,14 @@ def sweep(
     ], problems
 
 
-def sweep_table(found: Sequence[Found], *, markdown: bool = False) -> str:
-    """A row for each method; percent, with 95 % intervals."""
+def sweep_table(found: Sequence[Found], *, markdown: bool = False, width: int | None = None) -> str:
+    """A row for each method; percent, with 95 % intervals, in whole percent where `width` characters are too few."""
     names = list(found[0].estimates)
-    rows = [["", *(name.replace("recall_", "recall@").replace("mrr", "MRR") for name in names)]]
+    header = ["", *(name.replace("recall_", "recall@").replace("mrr", "MRR") for name in names)]
     share = Metric("", "")
-    rows += [[METHODS[one.method], *(cell(share, one.estimates[name]) for name in names)] for one in found]
-    return laid_out(rows, markdown=markdown)
+
+    def rows(brief: bool) -> list[list[str]]:
+        cells = ([cell(share, one.estimates[name], brief=brief) for name in names] for one in found)
+        return [header, *([METHODS[one.method], *row] for one, row in zip(found, cells, strict=True))]
+
+    return laid_out(rows(not markdown and not fits(rows(False), width)), markdown=markdown, width=width)

@@ -74,14 +74,23 @@ def paired_difference(
 def risk_coverage_area(confidences: Sequence[float] | Floats, scores: Sequence[float] | Floats) -> float:
     """Area under the risk-coverage curve: the error (1 - score) of the k surest answers, averaged over every k.
 
-    0 is perfect; sorting by chance gives the mean error. Answers of equal confidence come in no order: each has the
-    error of their mean ("Selective Classification for Deep Neural Networks", 2017).
+    0 is perfect; sorting by chance gives the mean error.
+    """
+    return float(risk_by_coverage(confidences, scores).mean())
+
+
+def risk_by_coverage(confidences: Sequence[float] | Floats, scores: Sequence[float] | Floats) -> Floats:
+    """The mean error (1 - score) of the k surest answers, for k from 1 to all.
+
+    Answers of equal confidence come in no order: each has the error of their mean ("Selective Classification for Deep
+    Neural Networks", 2017).
     """
     sure, errors = np.asarray(confidences, dtype=np.float64), 1.0 - np.asarray(scores, dtype=np.float64)
     _, group = np.unique(-sure, return_inverse=True)
     shared = (np.bincount(group, errors) / np.bincount(group))[group]
     ordered = shared[np.argsort(group, kind="stable")]
-    return float((np.cumsum(ordered) / np.arange(1, len(ordered) + 1)).mean())
+    risks: Floats = np.cumsum(ordered) / np.arange(1, len(ordered) + 1)
+    return risks
 
 
 def _resampled_means(figures: Floats, documents: Sequence[Hashable], seed: int) -> Floats:

@@ -68,12 +68,19 @@ class Evaluations:
                 values = (evaluation_id, text, questions, str(self._journal.owner), time.time(), None)
                 connection.execute("INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?)", values)
                 return evaluation_id
-            found, owner = str(row[0]), Owner.from_text(row[1])
-            if row[1] != str(self._journal.owner) and not owner.is_gone():
-                problem = f"evaluation {found} is under way, in process {owner.pid} on {owner.host}"
-                raise EvaluationUnderWayError(self._database.path, problem, "wait until it ends, or end that process")
+            found = str(row[0])
+            self._check_left(found, row[1])
             connection.execute("UPDATE evaluations SET owner = ? WHERE id = ?", (str(self._journal.owner), found))
         return found
+
+    def remove(self, evaluation_id: str) -> None:
+        """Forget an evaluation and its items. Raises EvaluationUnderWayError where another process is at it."""
+        with self._database.write() as connection:
+            for (owner,) in connection.execute(
+                "SELECT owner FROM evaluations WHERE id = ? AND finished_at IS NULL", (evaluation_id,)
+            ):
+                self._check_left(evaluation_id, owner)
+            connection.execute("DELETE FROM evaluations WHERE id = ?", (evaluation_id,))
 
     async def keep(self, evaluation_id: str, name: str, item: Mapping[str, Any]) -> None:
         """Keep what came of a question, in the place of an earlier item of this name. It is kept when this returns."""
@@ -123,6 +130,13 @@ class Evaluations:
                 except (sqlite3.DatabaseError, ValueError, TypeError) as damage:
                     problems.append(f"{self._database.path}: evaluation {evaluation_id} is damaged ({damage})")
         return problems
+
+    def _check_left(self, evaluation_id: str, owned_by: str) -> None:
+        """Raises EvaluationUnderWayError where another process is at the evaluation."""
+        owner = Owner.from_text(owned_by)
+        if owned_by != str(self._journal.owner) and not owner.is_gone():
+            problem = f"evaluation {evaluation_id} is under way, in process {owner.pid} on {owner.host}"
+            raise EvaluationUnderWayError(self._database.path, problem, "wait until it ends, or end that process")
 
     def _select(self, which: str, values: tuple[Any, ...]) -> List[Evaluation]:
         with self._database.read() as connection:

@@ -1,6 +1,7 @@
 """`lcdoc eval`, as a user runs it; mostly in this process, since each of its own would load everything anew."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -43,6 +44,28 @@ def test_a_set_is_asked_shown_compared_and_exported(lcdoc, data, tmp_path):
     assert "given: " in shown
     assert "difference" in lcdoc("eval", "compare", first, second).stdout
     assert lcdoc("eval", "export", first, second, "--markdown").stdout.startswith("|  | retrieve, offline |")
+    refused = lcdoc("eval", "remove", first, "none")
+    assert refused.exit_code == 2
+    assert "no evaluation 'none'" in refused.stderr
+    removed = lcdoc("eval", "remove", first, first[:6], second)
+    assert (removed.exit_code, removed.stderr.splitlines()) == (0, [f"removed {first}", f"removed {second}"])
+    assert not {first, second} & set(lcdoc("eval", "runs").stdout.split())
+    assert f"no evaluation '{first}'" in lcdoc("eval", "show", first).stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_a_table_fits_a_terminal_and_is_whole_in_a_pipe(lcdoc, environment, data, tmp_path):
+    run = lcdoc("eval", "squad", "--data", data, "--part", "all", "--split", "v2.0", "--workflow", "first_sentence")
+    runs = [run.stdout.splitlines()[-1].split()[1]] * 2
+    assert max(map(len, lcdoc("eval", "compare", *runs).stdout.splitlines())) > 60
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "lcdoc", "eval", "compare", *runs]
+    subprocess.run(command, env={**environment, "COLUMNS": "60"}, cwd=tmp_path, stdout=theirs, check=True)
+    os.close(theirs)
+    lines = os.read(ours, 1 << 16).decode().splitlines()
+    os.close(ours)
+    assert max(map(len, lines)) <= 60
+    assert sum(line.startswith("F1  ") for line in lines) == 2
 
 
 def test_needles_give_a_map_and_retrieval_a_sweep(lcdoc, data, tmp_path):

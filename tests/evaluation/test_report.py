@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,25 @@ def test_a_table_has_means_with_intervals_and_leaves_empty_rows_out(library: Lib
     assert all(line.count("|") == 4 for line in markdown)
 
 
+def test_a_table_fits_the_terminal_and_is_whole_elsewhere(library: Library) -> None:
+    result = keep(library, {name: (number % 4) / 4 for number, name in enumerate(NAMES)}, way="best_sentence")
+    whole = table([result] * 3)
+    assert max(map(len, whole.splitlines())) > 80
+    narrow = table([result] * 3, width=80).splitlines()
+    assert max(map(len, narrow)) <= 80
+    assert [line.split() for line in narrow[:2]] == [["vectors", "+", "best"] * 3, ["sentence"] * 3]
+    assert narrow[3].startswith("F1                  37.5 [22.5, 52.5]  37.5")
+    # Where that does not fit, intervals lose their decimals; and where that does not, the third goes below the others.
+    brief = table([result] * 3, width=66).splitlines()
+    assert max(map(len, brief)) <= 66
+    assert brief[3].startswith("F1                  37.5 [22, 52]")
+    bands = table([result] * 3, width=50).split("\n\n")
+    assert max(len(line) for band in bands for line in band.splitlines()) <= 50
+    assert [band.splitlines()[-1].split()[1:] for band in bands] == [[result.evaluation.id] * count for count in (2, 1)]
+    comparison = comparison_table(result, result, width=80)
+    assert max(map(len, comparison.splitlines())) <= 80
+
+
 def test_an_overview_has_a_row_for_each_of_several_sets(library: Library) -> None:
     results = [keep(library, {"a": 0.5, "b": 1.0}, set=name, part="all") for name in ("squad", "policyqa")]
     header, _, first, second = overview(results, markdown=True).splitlines()
@@ -83,6 +103,16 @@ def test_two_are_compared_on_the_questions_they_share(library: Library) -> None:
     stranger = keep(library, {"elsewhere": 1.0}, way="tree")
     with pytest.raises(EvaluationError, match="have no question in common"):
         compared(first, stranger)
+
+
+def test_questions_of_ones_own_are_compared_where_their_lines_moved(library: Library) -> None:
+    first = keep(library, dict.fromkeys(NAMES, 0.25))
+    moved = keep(library, dict.fromkeys(NAMES, 0.75), way="chain")
+    # The items of `keep` ask of their own names, in the order of the lines: the same under other ids.
+    second = replace(moved, items={str(number): item for number, item in enumerate(moved.items.values(), 2)})
+    assert compared(first, second)["f1"].estimate.questions == len(NAMES)
+    twice = replace(moved, items={**second.items, "a": moved.items["q0"]})
+    assert compared(first, twice)["f1"].estimate.questions == len(NAMES) - 1
 
 
 def test_the_worst_answers_are_told_failures_first(library: Library) -> None:

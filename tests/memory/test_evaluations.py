@@ -55,6 +55,20 @@ def test_two_libraries_are_not_at_one_evaluation_at_once(path: Path) -> None:
             other.evaluations.begin(SETTINGS, 1)
 
 
+def test_one_is_removed_with_its_items_unless_another_is_at_it(path: Path) -> None:
+    with Library.open(path) as library, Library.open(path) as other:
+        ended, begun = (library.evaluations.begin(SETTINGS | {"seed": seed}, 1) for seed in (0, 1))
+        for evaluation_id in (ended, begun):
+            asyncio.run(library.evaluations.keep(evaluation_id, "first", {"figures": {}}))
+        library.evaluations.finish(ended)
+        other.evaluations.remove(ended)
+        with pytest.raises(EvaluationUnderWayError, match=f"evaluation {begun} is under way"):
+            other.evaluations.remove(begun)
+        assert [one.id for one in library.evaluations.list()] == [begun]
+        assert library.evaluations.items(ended) == {}
+        assert list(library.evaluations.items(begun)) == ["first"]
+
+
 def test_an_unknown_id_is_one_line(path: Path) -> None:
     with Library.open(path) as library, pytest.raises(UnknownEvaluationError, match="no evaluation 'abc'"):
         library.evaluations.find("abc")
