@@ -314,10 +314,10 @@ def make_cut(rows: int, groups: int, length: int, head_dim: int, device: torch.d
 
 def cutting_kernels(cut: Cut) -> dict[str, tuple[Callable[[], object], int]]:
     """By name, kernels on the cut and the bytes of keys and values that each must move."""
-    from lcdoc.local_engine.kernels.triton_adjacent import adjacent_similarity, merge_segments
+    from lcdoc.local_engine.kernels.triton_adjacent import adjacent_similarity
     from lcdoc.local_engine.kernels.triton_compact import compact
     from lcdoc.local_engine.kernels.triton_load_pages import load_pages
-    from lcdoc.local_engine.kernels.triton_window_scores import window_scores
+    from lcdoc.local_engine.kernels.triton_window_scores import window_lse, window_scores
 
     keys, values, rows, lengths = cut.cache.keys, cut.cache.values, cut.rows, cut.lengths
     count, head_dim = rows.shape[0], keys.shape[-1]
@@ -327,42 +327,35 @@ def cutting_kernels(cut: Cut) -> dict[str, tuple[Callable[[], object], int]]:
     of_kept = count * cut.kept.shape[1] * head_dim * _DTYPE.itemsize
     positions = torch.arange(length, device=device).expand(count, -1).contiguous()
     window = positions[0, -cut.queries.shape[2] :].contiguous()
-    shift = (torch.arange(cut.kept.shape[1], device=device) - cut.kept).int()
+    shift = torch.arange(cut.kept.shape[1], device=device) - cut.kept
     frequencies = 1 / 10_000 ** (torch.arange(0, head_dim, 2, device=device) / head_dim)
     nearest = torch.searchsorted(cut.kept, positions.contiguous()).clamp(max=cut.kept.shape[1] - 1)
     weights = torch.full(positions.shape, 0.25, device=device)
-    fresh = torch.randperm(rows.numel(), device=device).int().view(rows.shape)
-    # Runs of four neighbours, merged into the second.
-    segments, pivots = positions // 4, positions[:, 1::4].contiguous()
-    sigma = torch.full(pivots.shape, 8.0, device=device)
-    contiguous = torch.randn(count, length, head_dim, dtype=_DTYPE, device=device)
+    contiguous = torch.randn(count * length, head_dim, dtype=_DTYPE, device=device)
     codes = torch.randint(-127, 128, contiguous.shape, dtype=torch.int8, device=device)
-    code_scale = torch.rand(count, length, device=device)
+    code_scale = torch.rand(count * length, device=device).half()
     others = torch.empty_like(keys), torch.empty_like(values)
-    scoring = (cut.queries, keys, rows, lengths, positions, window, scale)
+    # The engine names single entries where it need not have whole rows.
+    where = (rows.long()[..., None] * _PAGE_SIZE + torch.arange(_PAGE_SIZE, device=device)).flatten(1)[:, :length]
+    entries, places = keys.view(-1, 1, head_dim), where.flatten()
+    scoring = (cut.queries, entries, where.contiguous(), lengths, positions, window, scale)
     moving = (keys, values, rows, cut.kept, cut.counts)
     turning = (None, shift, frequencies)
     return {
-        "window_scores": (lambda: window_scores(*scoring), 2 * one_side),
-        "window_scores, pool 7": (lambda: window_scores(*scoring, pool=7), 2 * one_side),
+        "window_lse, window_scores": (lambda: window_scores(*scoring, window_lse(*scoring)), 2 * one_side),
         "compact in place": (lambda: compact(*moving), 4 * of_kept),
         "compact, turned": (lambda: compact(*moving, *turning), 4 * of_kept),
         "compact, merged": (
             lambda: compact(*moving, *turning, nearest, weights), 2 * one_side + 6 * of_kept,
         ),
-        "adjacent_similarity": (lambda: adjacent_similarity(keys, rows, lengths, length), one_side),
-        "merge_segments": (
-            lambda: merge_segments(*others, rows, lengths, segments, pivots, sigma), 2 * one_side + 2 * one_side // 4,
-        ),
-        "load_pages": (lambda: load_pages(contiguous, contiguous, *others, fresh, lengths), 4 * one_side),
-        "load_pages, int8": (
-            lambda: load_pages(codes, codes, *others, fresh, lengths, code_scale, code_scale), 3 * one_side,
-        ),
+        "adjacent_similarity": (lambda: adjacent_similarity(entries, where, lengths, length), one_side),
+        "load_pages": (lambda: load_pages(contiguous, contiguous, *others, places), 4 * one_side),
+        "load_pages, int8": (lambda: load_pages(codes, codes, *others, places, code_scale, code_scale), 3 * one_side),
     }  # fmt: skip
 
 
 def compression(clock: Clock, lengths: Sequence[int], layers: int = 24) -> None:
-    """All layers' rows at once, as a cut takes them."""
+    """All layers' rows at once, as a cut moves them."""
     copied = copy_bandwidth(clock)
     rows = []
     for head_dim, (query_heads, heads) in _HEADS.items():
@@ -420,7 +413,7 @@ def attention_mass(clock: Clock, chunks: Sequence[tuple[int, int]]) -> None:
                 return add_attention_mass(mass, q, lse, cache.keys, cache.table[0], before[0], scale)
 
             # Each query's weights are one in all: what is missing is the error.
-            gap = abs(run().sum().item() / (tokens * query_heads) - 1)
+            gap = abs(run().sum().item() / (tokens * heads) - 1)
             operations = 2 * head_dim * query_heads * (tokens * past + tokens * (tokens + 1) // 2)
             took, other = clock(run), clock(read)
             rows.append(

@@ -10,6 +10,8 @@ import torch
 
 from lcdoc.local_engine.compression.recipe import Recipe, as_recipe, is_auto
 from lcdoc.local_engine.compression.stretched_rope import Stretching
+from lcdoc.local_engine.compression_kernels import CompressionKernels
+from lcdoc.local_engine.compression_kernels_torch import TORCH
 from lcdoc.local_engine.config import ModelConfig, read_config
 from lcdoc.local_engine.decoder import Decoder, Operations
 from lcdoc.local_engine.errors import EngineError
@@ -107,7 +109,7 @@ def assemble(
     pool = PagePool(pages, kv.page_size, config.head_dim, number_type, where)
     columns = min(_TABLE_COLUMNS, -(-config.context_window // kv.page_size))
     # One more than run: probes of a recipe are read on a fork, and snapshots put into pages.
-    tables = PageTables(pool, most + 1, config.layers, config.kv_heads, columns)
+    tables = PageTables(pool, most + 1, config.layers, config.kv_heads, columns, kernels_on(where))
     rotations = Rope(config, where)
     # Keys that depend on a prompt's length are of no use to a prompt of another length.
     keeps = kv.prefix_cache and not rotations.depends_on_length
@@ -158,6 +160,15 @@ def operations_on(config: ModelConfig, device: torch.device) -> Operations:
     from lcdoc.local_engine.operations_triton import TritonOperations
 
     return TritonOperations(config, device)
+
+
+def kernels_on(device: torch.device) -> CompressionKernels:
+    """What cuts caches on a device; likewise."""
+    if device.type == "cpu":
+        return TORCH
+    from lcdoc.local_engine.compression_kernels_triton import TritonKernels
+
+    return TritonKernels()
 
 
 def cache_pages(config: ModelConfig, kv: KVConfig, dtype: torch.dtype, device: torch.device, sequences: int) -> int:

@@ -43,8 +43,11 @@ class Observer(Protocol):
         """The input of a layer's attention, [T, hidden]."""
         ...
 
-    def attends(self, layer: int, before: Tensor, rotated: Tensor, batch: Batch) -> None:
-        """A layer's queries [T, H * G, D] before and after rotation, once its keys and values are in the cache."""
+    def attends(self, layer: int, before: Tensor, rotated: Tensor, lse: Tensor | None, batch: Batch) -> None:
+        """A layer's queries [T, H * G, D] before and after rotation, once its keys and values are in the cache.
+
+        `lse` float32 [T, H * G] is the log of what each query's softmax was divided by, where the operations leave it.
+        """
         ...
 
     def ends(self, last: Tensor, logits: Callable[[Tensor], Tensor], batch: Batch) -> None:

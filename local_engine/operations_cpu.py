@@ -93,7 +93,7 @@ class CpuOperations:
         if not compiled:
             out = self._attention(layer, (qk[:, :heads], qk[:, heads:], v), config.windows[layer], batch)
         if batch.observer is not None:
-            batch.observer.attends(layer, before[:, :heads], qk[:, :heads], batch)
+            batch.observer.attends(layer, before[:, :heads], qk[:, :heads], None, batch)
         return out.view(tokens, heads * config.head_dim)
 
     def _few(self, x: Tensor) -> bool:

@@ -44,20 +44,21 @@ class TritonOperations:
         )
         table, rows, slots = batch.tables.tables()[:, layer], batch.device_rows[layer], batch.device_slots
         out, single = torch.empty_like(q), batch.singles
+        lse = torch.empty(tokens, heads, dtype=torch.float32, device=q.device)
         if single:
             paged_decode(
                 q[:single], pool.keys, pool.values, table, slots[:single], rows[:single], self._scale, window,
-                max_length=batch.longest_row, bias_pages=pool.bias, out=out[:single],
+                max_length=batch.longest_row, bias_pages=pool.bias, out=out[:single], lse=lse[:single],
             )  # fmt: skip
         if single < len(batch.slots):
             paged_prefill(
                 q[single:], pool.keys, pool.values, table, slots[single:], batch.device_starts, rows[single:],
                 self._scale, window, max_query=int(batch.counts.max()), max_length=batch.longest_row,
-                bias_pages=pool.bias, out=out[single:],
+                bias_pages=pool.bias, out=out[single:], lse=lse[single:],
             )  # fmt: skip
         if batch.observer is not None:
             before = each[:, :heads]
             if q_weight is not None:
                 before = rms_norm(before.reshape(-1, config.head_dim), q_weight, config.rms_norm_eps).view_as(before)
-            batch.observer.attends(layer, before, q, batch)
+            batch.observer.attends(layer, before, q, lse, batch)
         return out.view(tokens, heads * config.head_dim)

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lcdoc.local_engine.compaction import move_kept, survey_kept
+from lcdoc.local_engine.compaction import Merging, Turn, survey_kept
+from lcdoc.local_engine.compression_kernels import CompressionKernels
+from lcdoc.local_engine.compression_kernels_torch import TORCH
 from lcdoc.local_engine.errors import EngineError
 from lcdoc.local_engine.page_growth import Growth, Integers, Rows, pages_of, plan_growth
 from lcdoc.local_engine.page_rows import Contents, PageRows
@@ -24,10 +26,22 @@ from lcdoc.local_engine.pages import PagePool, Pages
 
 
 class PageTables(PageRows):
-    """Page tables of up to `sequences` sequences over one pool. Read its arrays freely; only this class writes them."""
+    """Page tables of up to `sequences` sequences over one pool. Read its arrays freely; only this class writes them.
 
-    def __init__(self, pool: PagePool, sequences: int, layers: int, kv_heads: int, max_pages: int) -> None:
+    `kernels` computes on the pool's pages, on the device where they are.
+    """
+
+    def __init__(  # noqa: PLR0917
+        self,
+        pool: PagePool,
+        sequences: int,
+        layers: int,
+        kv_heads: int,
+        max_pages: int,
+        kernels: CompressionKernels = TORCH,
+    ) -> None:
         super().__init__(pool, sequences, layers, kv_heads, max_pages)
+        self.kernels = kernels
         self._reserved = np.zeros_like(self.counts)  # pages that stay with a row when its tokens go
 
     # Sequences
@@ -208,13 +222,16 @@ class PageTables(PageRows):
         self.whole[slot] = False
         self._changed(np.array([slot]))
 
-    def compact(self, slot: int, keep: Tensor) -> None:
+    def compact(self, slot: int, keep: Tensor, *, merging: Merging | None = None, turn: Turn | None = None) -> None:
         """Keeps of each row the entries that `keep` [layers, kv_heads, n] (bool, on the pool's device) names, in order.
 
         `n` is at least the longest row; what lies behind a row's end is ignored. Keys and values move to the front of
         their row and the pages behind are free, reserved ones too; a mask that keeps all changes nothing. Pages of
         which all is kept, with nothing dropped before, stay where they are and stay shared; instead of writing another
         shared page, a new one is taken.
+
+        Others are merged into kept entries where `merging` says so, before they move, and keys are turned by `turn`.
+        Either is for sequences that share no pages.
 
         Waits for the device. Raises OutOfPagesError, with nothing changed.
         """
@@ -226,7 +243,7 @@ class PageTables(PageRows):
                 f"{lengths.max()} tokens"
             )
         keep, kept, unmoved = survey_kept(keep, lengths)
-        if (kept == lengths).all():
+        if (kept == lengths).all() and turn is None:
             return
         filled = pages_of(kept, self.pool.page_size)
         # The first page of a row that is written: before it all is kept. A row that only loses its end writes none.
@@ -236,7 +253,8 @@ class PageTables(PageRows):
         target = self.table[slot, :, :, :columns].copy()
         shared = (column >= written[..., None]) & (column < filled[..., None]) & (self.pool.refs[target] > 1)
         target[shared] = self.pool.take_rows(shared.sum(2).ravel())
-        move_kept(self.pool, keep, self.table[slot, :, :, : self._used[slot]], target)
+        source = self.table[slot, :, :, : self._used[slot]]
+        self.kernels.move(self.pool, keep, kept, source, target, merging=merging, turn=turn)
         self.pool.release(self.table[slot, :, :, :columns][shared])
         self.table[slot, :, :, :columns] = np.where(shared, target, self.table[slot, :, :, :columns])
         self._reserved[slot] = 0

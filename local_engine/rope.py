@@ -36,6 +36,12 @@ class Rope:
         """Whether a rotation depends on its sequence's length: the keys of one prefix then differ between prompts."""
         return self._scaling.kind in {"dynamic", "longrope"}
 
+    @property
+    def frequencies(self) -> Tensor:
+        """float32 [rotary_dim / 2]: by how much each pair turns in one position; where that depends on a sequence's
+        length, in a short one."""
+        return self._frequencies
+
     def rotation(self, positions: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines for tokens at `positions` (int64 [T]), each [T, rotary_dim / 2] in float32.
 

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from lcdoc.local_engine.errors import InvalidRequestError, SnapshotError
 from lcdoc.local_engine.model_identity import ModelIdentity
-from lcdoc.local_engine.page_rows import stretches
 from lcdoc.local_engine.page_tables import PageTables
+from lcdoc.local_engine.pages import to_device
 from lcdoc.local_engine.snapshot_fields import checked_meta, meta_of, rows_of, shaped, spans_of
 from lcdoc.local_engine.stored_rows import Rows
 from lcdoc.local_engine.tensor_file import damaged, map_tensors, write_tensors
@@ -33,8 +33,6 @@ from lcdoc.local_engine.tensor_file import damaged, map_tensors, write_tensors
 _FORMAT: Final = "lcdoc snapshot"
 _VERSION: Final = "2"
 _FIGURE: Final = "figure."
-_AT_ONCE: Final = 1 << 16
-"""Entries that are put into pages together."""
 
 
 class Origin:
@@ -271,17 +269,12 @@ class Snapshot:
         """Put its entries into an empty sequence. Raises OutOfPagesError, with nothing changed."""
         pool = tables.pool
         where = tables.fill(slot, self.lengths)
+        tables.kernels.load(pool, where, self.keys, self.values)
         # Whoever had the pages before may have left biases there.
         bias = pool.bias if self.bias is None else pool.with_bias()
-        keys, values = (store.view(-1, pool.head_dim) for store in (pool.keys, pool.values))
-        for begin, end, place in stretches(where):
-            for first in range(begin, end, _AT_ONCE):
-                last = min(first + _AT_ONCE, end)
-                into = slice(place + first - begin, place + last - begin)
-                keys[into] = self.keys.part(first, last)
-                values[into] = self.values.part(first, last)
-                if bias is not None:
-                    bias.view(-1)[into] = 0.0 if self.bias is None else self.bias[first:last]
+        if bias is not None:
+            added = torch.zeros(len(where)) if self.bias is None else self.bias
+            bias.view(-1)[to_device(where, pool.device)] = added.to(pool.device)
         tables.biased[slot] = self.bias is not None
 
     def _known_spans(self) -> NDArray[np.int32]:

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from lcdoc.local_engine.batch import Observer
+from lcdoc.local_engine.compaction import Merging, Turn
 from lcdoc.local_engine.compression.allowance import Allowance
 from lcdoc.local_engine.compression.budgets.uniform import Uniform
-from lcdoc.local_engine.compression.entries import Entries
+from lcdoc.local_engine.compression.entries import Cut, Entries
 from lcdoc.local_engine.compression.held import Held
 from lcdoc.local_engine.compression.layers import layer_model
 from lcdoc.local_engine.compression.look import Look
 from lcdoc.local_engine.compression.marks import Marks
 from lcdoc.local_engine.compression.observation import Sightings, Watch
-from lcdoc.local_engine.compression.parts import Scores
-from lcdoc.local_engine.compression.positions import rerotated
+from lcdoc.local_engine.compression.parts import Merged, Scores
 from lcdoc.local_engine.compression.probes import Probed, Prober
-from lcdoc.local_engine.compression.rows import places, read_rows, write_rows
+from lcdoc.local_engine.compression.rows import places, write_rows
 from lcdoc.local_engine.compression.scorers.snapkv import SnapKV
 from lcdoc.local_engine.compression.scoring import scored
 from lcdoc.local_engine.compression.two_distances import far_keys
@@ -111,13 +111,14 @@ class Compressor:
         recipe, tables = held.allowance.recipe, self._tables
         look = Look.at(decoder, tables, held, budget - held.allowance.kept)
         valid = look.layout.valid & look.in_window
+        merging = None
         if self.rows(held.slot) > budget:
-            valid = self._chosen(look, valid, tokens)
+            valid, merging = self._chosen(look, valid, tokens)
         before = int(tables.lengths[held.slot].sum())
-        tables.compact(held.slot, valid)
-        stood = held.entries.cut(valid, held.allowance.scheme)
-        if recipe.moves:
-            self._turn(decoder, held, stood)
+        plan = held.entries.planned(valid, held.allowance.scheme)
+        turn = _turn(decoder, held, plan) if recipe.moves else None
+        tables.compact(held.slot, valid, merging=merging, turn=turn)
+        held.entries.cut(plan)
         held.far = far_keys(decoder, held.entries, recipe.scheme)
         held.sightings.forget()
         held.cuts += 1
@@ -126,8 +127,8 @@ class Compressor:
         self.cuts += 1
         self.dropped += dropped
 
-    def _chosen(self, look: Look, valid: Tensor, tokens: Sequence[int]) -> Tensor:
-        """bool [L, H, n]: which of the `valid` entries are kept; the others are merged into them by the reducer."""
+    def _chosen(self, look: Look, valid: Tensor, tokens: Sequence[int]) -> tuple[Tensor, Merging | None]:
+        """Which of the `valid` entries are kept, bool [L, H, n], and how the others are to be merged into them."""
         recipe = look.held.allowance.recipe
         probed = self._probe(look, tokens)
         exempt = valid & look.exempt
@@ -139,9 +140,7 @@ class Compressor:
         keep = (recipe.budget.keep(scores) & valid) | exempt
         if not bool((keep | ~protected).all()):
             raise EngineError(f"{recipe.chosen_budget.name} dropped what is protected: take another budget")
-        if not recipe.drops:
-            self._reduce(look, keep, values, probed)
-        return keep
+        return keep, None if recipe.drops else self._reduce(look, keep, values, probed)
 
     def _probe(self, look: Look, tokens: Sequence[int]) -> list[Probed]:
         held = look.held
@@ -166,7 +165,9 @@ class Compressor:
         self._make_room(self._tables.pages_for(look.budget) - self._tables.pool.free)
         self._tables.compact(slot, keep)
 
-    def _reduce(self, look: Look, keep: Tensor, values: Tensor, probed: list[Probed]) -> None:
+    def _reduce(self, look: Look, keep: Tensor, values: Tensor, probed: list[Probed]) -> Merging | None:
+        """Writes what the reducer makes of the kept entries, or returns what is to go into them as they move."""
+        merging = None
         held, tables = look.held, self._tables
         reducer = held.allowance.recipe.reducer
         sightings = Prober.together(probed) if probed else held.sightings
@@ -175,22 +176,24 @@ class Compressor:
             made = reducer.reduce(seen, kept, values[group.entries])
             look.keep_figures(seen, group)
             where = places(tables, held.slot, group.layer, group.heads, group.length)
-            write_rows(tables.pool.keys, where, made.keys, kept)
-            write_rows(tables.pool.values, where, made.values, kept)
+            if isinstance(made, Merged):
+                merging = merging or Merging.nothing(keep, keys=made.keys)
+                merging.into[group.entries], merging.shares[group.entries] = made.into, made.shares
+            else:
+                write_rows(tables.pool.keys, where, made.keys, kept)
+                write_rows(tables.pool.values, where, made.values, kept)
             if made.bias is not None:
                 write_rows(tables.pool.with_bias(), where, made.bias, kept)
                 tables.biased[held.slot] = True
+        return merging
 
-    def _turn(self, decoder: Decoder, held: Held, stood: Tensor) -> None:
-        """Rotate the kept keys to where they stand after a cut."""
-        tables = self._tables
-        lengths = tables.lengths[held.slot].tolist()
-        for layer in range(tables.layers):
-            for head, length in enumerate(lengths[layer]):
-                row = slice(head, head + 1)
-                where = places(tables, held.slot, layer, row, length)
-                keys, _ = read_rows(tables, where)
-                old, new = stood[layer, row, :length], held.entries.stands[layer, row, :length]
-                model = layer_model(decoder, layer, held.allowance.prompt, row)
-                moved = rerotated(model, keys, old, new)
-                write_rows(tables.pool.keys, where, moved, torch.ones_like(new, dtype=torch.bool))
+
+def _turn(decoder: Decoder, held: Held, plan: Cut) -> Turn:
+    """By how much kept keys are to be rotated further, to where they stand after a cut."""
+    rotates = torch.tensor(decoder.config.rotates, device=plan.stood.device)[:, None, None]
+    shift = (plan.placed.places - plan.stood).masked_fill(~(plan.valid & rotates), 0)
+
+    def rotate(layer: int, keys: Tensor, by: Tensor) -> Tensor:
+        return layer_model(decoder, layer, held.allowance.prompt, slice(None)).rotate(keys, by)
+
+    return Turn(shift, rotate, decoder.rope.frequencies)

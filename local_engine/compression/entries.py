@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lcdoc.local_engine.compression.positions import Positions
+from lcdoc.local_engine.compression.positions import Placement, Positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,20 @@ class Layout:
     positions: Tensor
     stands: Tensor
     valid: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What is known of the entries that a cut keeps, [L, H, m] with m the longest row."""
+
+    positions: Tensor
+    kept: Tensor
+    """int64 [L, H]: entries of each row"""
+    valid: Tensor
+    stood: Tensor
+    """int64: what each key is rotated to before the cut"""
+    placed: Placement
+    figures: Mapping[str, Tensor]
 
 
 class Entries:
@@ -104,9 +118,8 @@ class Entries:
         index = self.lengths[..., None] - len(last) + torch.arange(len(last), device=last.device)
         self.figure(name).scatter_(-1, index, last.expand(index.shape))
 
-    def cut(self, keep: Tensor, scheme: Positions) -> Tensor:
-        """Keep the entries that `keep` (bool [L, H, n]) names, and place them; returns int64 [L, H, m], what each kept
-        key was rotated to before."""
+    def planned(self, keep: Tensor, scheme: Positions) -> Cut:
+        """What a cut makes of them that keeps the entries that `keep` (bool [L, H, n]) names, and places them."""
         layout = self.layout()
         keep = keep & layout.valid
         layer, head, place = keep.nonzero(as_tuple=True)
@@ -119,17 +132,14 @@ class Entries:
             new[layer, head, rank] = old[layer, head, place]
             return new
 
-        positions, stood = moved(layout.positions), moved(layout.stands)
-        for name in self.figures:
-            self._figures[name] = moved(self.figure(name))
-        self.first = self.read
-        self._positions, self._kept = positions, kept
+        positions = moved(layout.positions)
         valid = torch.arange(most, device=kept.device) < kept[..., None]
         placed = scheme.place(positions, valid, self.read)
-        self._stands, self.base = placed.places, placed.next
-        return stood
+        figures = {name: moved(self.figure(name)) for name in self.figures}
+        return Cut(positions, kept, valid, moved(layout.stands), placed, figures)
 
-    @property
-    def stands(self) -> Tensor:
-        """int64 [L, H, m]: what the keys that the last cut left are rotated to."""
-        return self._stands
+    def cut(self, plan: Cut) -> None:
+        """Note that a planned cut was made."""
+        self._positions, self._kept, self._figures = plan.positions, plan.kept, dict(plan.figures)
+        self._stands, self.base = plan.placed.places, plan.placed.next
+        self.first = self.read

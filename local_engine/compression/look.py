@@ -14,8 +14,8 @@ from lcdoc.local_engine.compression.entries import Layout
 from lcdoc.local_engine.compression.held import Held
 from lcdoc.local_engine.compression.layers import layer_model
 from lcdoc.local_engine.compression.observation import MASS, SURPRISE, Sightings
-from lcdoc.local_engine.compression.parts import Heads, Moments
-from lcdoc.local_engine.compression.rows import places, read_bias, read_rows
+from lcdoc.local_engine.compression.parts import Heads, Moments, on_demand
+from lcdoc.local_engine.compression.rows import Stored, places, read_bias
 from lcdoc.local_engine.decoder import Decoder
 from lcdoc.local_engine.errors import EngineError
 from lcdoc.local_engine.page_tables import PageTables
@@ -121,14 +121,14 @@ class Look:
         """What parts see of a group, with the queries of `sightings`."""
         held, tables, rows = self.held, self.tables, group.heads
         where = places(tables, held.slot, group.layer, rows, group.length)
-        keys, values = read_rows(tables, where)
+        stored = Stored(tables.kernels, tables.pool, where)
         positions = self.layout.positions[group.entries]
         queries, beside = sightings.queries(group.layer), sightings.beside(group.layer)
         moments = held.sightings.moments(group.layer)
         return Heads(
             model=layer_model(self.decoder, group.layer, held.allowance.prompt, rows),
-            keys=keys,
-            values=values,
+            keys=on_demand(stored.keys),
+            values=on_demand(stored.values),
             positions=positions,
             rotated_at=self.layout.stands[group.entries],
             protected=self.protected[group.entries],
@@ -141,6 +141,7 @@ class Look:
             state=self._state(group, positions, read_bias(tables, held.slot, where)),
             sentence_starts=None if self.sentence_starts is None else self.sentence_starts[group.entries],
             first=rows.start,
+            stored=stored,
         )
 
     def _state(self, group: Group, positions: Tensor, bias: Tensor | None) -> dict[str, Tensor]:
@@ -165,15 +166,16 @@ def narrowed(heads: Heads, columns: Tensor) -> Heads:
     def part(each: Tensor) -> Tensor:
         return each[:, columns]
 
-    starts = heads.sentence_starts
+    starts, stored = heads.sentence_starts, None if heads.stored is None else heads.stored.narrowed(columns)
     return replace(
         heads,
-        keys=part(heads.keys),
-        values=part(heads.values),
+        keys=on_demand((lambda: part(heads.keys)) if stored is None else stored.keys),
+        values=on_demand((lambda: part(heads.values)) if stored is None else stored.values),
         positions=part(heads.positions),
         rotated_at=part(heads.rotated_at),
         protected=part(heads.protected),
         new=min(heads.new, len(columns)),
         state={name: part(figure) for name, figure in heads.state.items()},
         sentence_starts=None if starts is None else part(starts),
+        stored=stored,
     )

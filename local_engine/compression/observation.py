@@ -6,7 +6,7 @@ is none, and a pass costs what it did. Of the queries only a window, or two mome
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from lcdoc.local_engine.batch import Batch
-from lcdoc.local_engine.compression.attention_mass import attention_mass, log_mass
 from lcdoc.local_engine.compression.entries import Entries
 from lcdoc.local_engine.compression.parts import Moments, Needs
-from lcdoc.local_engine.compression.rows import places, read_bias, read_rows
+from lcdoc.local_engine.compression.rows import Stored, alike_rows
 from lcdoc.local_engine.config import ModelConfig
 
 MASS: Final = "mass"
@@ -115,8 +114,10 @@ class Sightings:
             seen = self._layers[layer]
             seen.hidden = _last(seen.hidden, hidden, self.needs.window)
 
-    def attended(self, layer: int, before: Tensor, rotated: Tensor, batch: Batch, index: int) -> None:
-        """Queries [C, H * G, D] of the piece `index`, before and after rotation."""
+    def attended(  # noqa: PLR0917
+        self, layer: int, before: Tensor, rotated: Tensor, lse: Tensor | None, batch: Batch, index: int
+    ) -> None:
+        """Queries [C, H * G, D] of the piece `index`, before and after rotation; see `Observer.attends`."""
         kv_heads = self._config.kv_heads
         count, _, dim = rotated.shape
         grouped = rotated.reshape(count, kv_heads, -1, dim)
@@ -132,7 +133,7 @@ class Sightings:
         if self.needs.moments:
             self._gather_moments(seen, before.reshape(count, kv_heads, -1, dim))
         if self.needs.mass:
-            self._add_mass(layer, grouped, batch, index)
+            self._add_mass(layer, grouped, lse, batch, index)
         seen.read += count
 
     def ended(self, last: Tensor, logits: Callable[[Tensor], Tensor], tokens: Tensor) -> None:
@@ -168,39 +169,21 @@ class Sightings:
         seen.mean = seen.mean + apart * (len(wide) / total)
         seen.count = total
 
-    def _add_mass(self, layer: int, queries: Tensor, batch: Batch, index: int) -> None:
-        count, tables = len(queries), batch.tables
-        figure = self.entries.figure(MASS, int(batch.past[index].max()) + count)[layer]
-        for heads, where in _rows(layer, batch, index):
-            keys, _ = read_rows(tables, where)
-            figure[heads, : where.shape[1]] += attention_mass(
-                queries[:, heads],
-                keys,
-                self._config.head_dim**-0.5,
-                window=self._config.windows[layer],
-                bias=read_bias(tables, int(batch.slots[index]), where),
-            )
+    def _add_mass(self, layer: int, queries: Tensor, lse: Tensor | None, batch: Batch, index: int) -> None:
+        longest = int(batch.past[index].max()) + len(queries)
+        figure = self.entries.figure(MASS, longest)[layer]
+        scale, window = self._config.head_dim**-0.5, self._config.windows[layer]
+        batch.tables.kernels.add_attention_mass(figure, layer, queries, lse, batch, index, scale, window)
 
     def _beside(self, layer: int, queries: Tensor, batch: Batch, index: int) -> Tensor:
         """float32 [C, H, G]: of the queries [C, H, G, D] over the keys of the probe, which stand last in each row."""
         made = torch.empty(queries.shape[:3], device=queries.device)
-        own = self._layers[layer].read + len(queries)
-        for heads, where in _rows(layer, batch, index):
-            keys, _ = read_rows(batch.tables, where[:, -own:])
-            made[:, heads] = log_mass(
-                queries[:, heads], keys, self._config.head_dim**-0.5, window=self._config.windows[layer]
-            )
+        own, tables = self._layers[layer].read + len(queries), batch.tables
+        scale, window = self._config.head_dim**-0.5, self._config.windows[layer]
+        for heads, where in alike_rows(layer, batch, index):
+            stored = Stored(tables.kernels, tables.pool, where[:, -own:])
+            made[:, heads] = tables.kernels.log_mass(stored, queries[:, heads], scale, window=window)
         return made
-
-
-def _rows(layer: int, batch: Batch, index: int) -> Iterator[tuple[slice, Tensor]]:
-    """Heads of a layer with equally long rows, and where these rows are with the pass's own keys: int64 [H, n]."""
-    slot, count = int(batch.slots[index]), int(batch.counts[index])
-    lengths = (batch.past[index, layer] + count).tolist()
-    alike = len(set(lengths)) == 1
-    groups = [slice(0, len(lengths))] if alike else [slice(head, head + 1) for head in range(len(lengths))]
-    for heads in groups:
-        yield heads, places(batch.tables, slot, layer, heads, lengths[heads.start])
 
 
 class Watch:
@@ -213,10 +196,10 @@ class Watch:
         for index, seen in self._pieces:
             seen.took_in(layer, hidden[_part(batch, index)])
 
-    def attends(self, layer: int, before: Tensor, rotated: Tensor, batch: Batch) -> None:
+    def attends(self, layer: int, before: Tensor, rotated: Tensor, lse: Tensor | None, batch: Batch) -> None:
         for index, seen in self._pieces:
             part = _part(batch, index)
-            seen.attended(layer, before[part], rotated[part], batch, index)
+            seen.attended(layer, before[part], rotated[part], None if lse is None else lse[part], batch, index)
 
     def ends(self, last: Tensor, logits: Callable[[Tensor], Tensor], batch: Batch) -> None:
         for index, seen in self._pieces:

@@ -12,9 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from torch import Tensor
+
+from lcdoc.local_engine.compression.rows import Stored
+from lcdoc.local_engine.compression_kernels_torch import TORCH
+
+if TYPE_CHECKING:
+    from lcdoc.local_engine.compression_kernels import CompressionKernels
 
 Probe = Literal["repeat", "task", "draft"]
 """What a scorer has the model read after the text, only to see what its queries attend to: the text once more, piece by
@@ -75,6 +81,27 @@ class LayerModel:
     """Of the layer, where `Heads` may show fewer."""
 
 
+def on_demand(read: Callable[[], Tensor]) -> Tensor:
+    """For `keys` and `values` of `Heads`: what is read when it is first asked for."""
+    return cast("Tensor", read)
+
+
+class _OnDemand:
+    """A tensor that may be given as a function, which is called when the attribute is first read."""
+
+    def __init__(self, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, instance: object, owner: type) -> Tensor:
+        given: Tensor | Callable[[], Tensor] = vars(instance)[self._name]
+        if not isinstance(given, Tensor):
+            given = vars(instance)[self._name] = given()
+        return given
+
+    def __set__(self, instance: object, given: Tensor | Callable[[], Tensor]) -> None:
+        vars(instance)[self._name] = given
+
+
 @dataclass(frozen=True)
 class Heads:
     """The cache of some heads of one layer, all of them with n entries, at the moment it is to be cut.
@@ -84,7 +111,8 @@ class Heads:
 
     model: LayerModel
     keys: Tensor
-    """[H, n, D], rotated to `rotated_at`, in the cache's dtype; parts compute in float32."""
+    """[H, n, D], rotated to `rotated_at`, in the cache's dtype; parts compute in float32. Keys and values are copied
+    out of the cache when they are first asked for, which is to be before the cut."""
     values: Tensor
     """[H, n, D]"""
     positions: Tensor
@@ -112,6 +140,17 @@ class Heads:
     """bool [H, n]: entries whose token begins a sentence, where the caller said so."""
     first: int = 0
     """Of the layer's heads, which one is first here."""
+    stored: Stored | None = None
+    """Where the entries are in a cache; None: in none."""
+
+    @property
+    def kernels(self) -> CompressionKernels:
+        """What computes on them."""
+        return TORCH if self.stored is None else self.stored.kernels
+
+
+for _name in ("keys", "values"):  # behind the decorator, which would take them for defaults
+    setattr(Heads, _name, _OnDemand(_name))
 
 
 class Scorer(Protocol):
@@ -162,11 +201,26 @@ class Budget(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reduced:
-    """Entries after what is dropped was merged into what is kept; only kept entries matter."""
+    """Entries after what is dropped was made up for in what is kept; only kept entries matter."""
 
     keys: Tensor
     """[H, n, D]"""
     values: Tensor
+    bias: Tensor | None = None
+    """float32 [H, n], added to q k * scale"""
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What is dropped goes into what is kept, each entry into one: a kept entry becomes the sum of all that go into it,
+    itself among them, each by its share. It is carried out where the entries move."""
+
+    into: Tensor
+    """int64 [H, n]: the entry that an entry goes into, a kept one into itself; -1 for none"""
+    shares: Tensor
+    """float32 [H, n]"""
+    keys: bool = True
+    """Whether keys are merged, too, or values alone."""
     bias: Tensor | None = None
     """float32 [H, n], added to q k * scale"""
 
@@ -182,7 +236,7 @@ class Reducer(Protocol):
         """Whether it gives a bias."""
         ...
 
-    def reduce(self, heads: Heads, keep: Tensor, scores: Tensor) -> Reduced:
+    def reduce(self, heads: Heads, keep: Tensor, scores: Tensor) -> Reduced | Merged:
         """`keep` bool [H, n] and `scores` float32 [H, n] as the other parts gave them."""
         ...
 

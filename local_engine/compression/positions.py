@@ -18,7 +18,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lcdoc.local_engine.compression.parts import LayerModel
 from lcdoc.local_engine.errors import InvalidRequestError
 from lcdoc.local_engine.far_keys import FarScheme
 
@@ -161,12 +160,3 @@ def _placed(scheme: FarScheme, positions: Tensor, valid: Tensor, following: int)
     distances = torch.where(exact < scheme.near, exact, far)
     furthest = int(distances.masked_fill(~valid, 0).max()) if valid.numel() else 0
     return Placement(furthest - distances, furthest)
-
-
-def rerotated(model: LayerModel, keys: Tensor, rotated_at: Tensor, places: Tensor) -> Tensor:
-    """`keys` [..., n, D], rotated to `rotated_at` (int64 [..., n]), rotated to `places` instead, in their own dtype.
-
-    Keys whose place is what it was are not touched. Each move of others rounds to that dtype once more.
-    """
-    moved = model.rotate(keys.to(torch.float32), places - rotated_at).to(keys.dtype)
-    return torch.where((places == rotated_at)[..., None], keys, moved)

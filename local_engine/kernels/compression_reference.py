@@ -18,7 +18,6 @@ from torch import Tensor
 
 OverWindow = Literal["sum", "max"]
 OverGroup = Literal["mean", "max"]
-Pooling = Literal["mean", "max"]
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -37,6 +36,31 @@ def _entries(pages: Tensor, row: Tensor, length: int) -> Tensor:
     return pages.flatten(0, 1)[places]
 
 
+def window_lse(
+    q: Tensor,
+    k_pages: Tensor,
+    table: Tensor,
+    lengths: Tensor,
+    positions: Tensor,
+    query_positions: Tensor,
+    scale: float,
+    reach: int | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """The log of the sum of exp(q k scale + bias) over the entries that each query sees: float32 [H, G, w], or float64
+    if q is; -inf where it sees none.
+
+    q [H, G, w, D] rotated, positions int [H, n] of the entries, query_positions int [w]: an entry behind a query is not
+    seen by it (where rows were packed, both are what keys and queries are rotated to), nor is one `reach` positions or
+    more before it. bias float32 [H, n] is added to the scaled products.
+    """
+    products = _products(q, k_pages, table, lengths, positions, query_positions, scale, bias)
+    if reach is not None:
+        far = query_positions[:, None] - positions[:, None] >= reach
+        products = products.masked_fill(far[:, None], -torch.inf)
+    return products.logsumexp(-1)
+
+
 def window_scores(
     q: Tensor,
     k_pages: Tensor,
@@ -45,46 +69,44 @@ def window_scores(
     positions: Tensor,
     query_positions: Tensor,
     scale: float,
+    lse: Tensor,
     over_window: OverWindow = "sum",
     over_group: OverGroup = "mean",
-    pool: int = 1,
-    pooling: Pooling = "mean",
-    pooled: Tensor | None = None,
-    bias_pages: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """The attention that a window of queries pays each entry: float32 [H, n], or float64 if q is.
 
-    q [H, G, w, D] rotated, positions int [H, n] of the entries, query_positions int [w]: an entry behind a query is not
-    seen by it (where rows were packed, both are what keys and queries are rotated to). bias_pages float32 [pages,
-    page_size] is added to the scaled products. Attention weights are summed over the window, or their maximum taken;
-    then comes the mean or the maximum over the G query heads; then, with an odd `pool` above 1, the mean or maximum
-    over so many neighbours. A mean counts what lies beyond either end as 0, as SnapKV does (Li et al., 2024). Only the
-    first pooled[h] entries of a row meet in the pool (default: all), those before the window for one; the others keep
-    what they got. Behind the end of a row stands -inf.
+    As for `window_lse`, whose result `lse` [H, G, w] is, or what else takes part in the softmax; what its queries count
+    more or less by is to be taken off it as a log. Attention weights are summed over the window, or their maximum
+    taken; then comes the mean or the maximum over the G query heads. Behind the end of a row stands -inf.
     """
-    heads, groups = q.shape[:2]
-    out = torch.full_like(positions, -torch.inf, dtype=torch.promote_types(q.dtype, torch.float32))
-    for head in range(heads):
-        length = int(lengths[head])
-        end = length if pooled is None else max(0, min(length, int(pooled[head])))
-        if length == 0:
-            continue
+    products = _products(q, k_pages, table, lengths, positions, query_positions, scale, bias)
+    weights = torch.exp(products - torch.where(lse == -torch.inf, torch.inf, lse.to(products.dtype))[..., None])
+    each = weights.sum(2) if over_window == "sum" else weights.amax(2)
+    scores = each.mean(1) if over_group == "mean" else each.amax(1)
+    return scores.masked_fill(torch.arange(scores.shape[1], device=q.device) >= lengths[:, None], -torch.inf)
+
+
+def _products(
+    q: Tensor,
+    k_pages: Tensor,
+    table: Tensor,
+    lengths: Tensor,
+    positions: Tensor,
+    query_positions: Tensor,
+    scale: float,
+    bias: Tensor | None,
+) -> Tensor:
+    """q k scale + bias where a query may see the entry, -inf where not: [H, G, w, n]."""
+    made = torch.full((*q.shape[:3], positions.shape[1]), -torch.inf, dtype=_wide(q).dtype, device=q.device)
+    for head, length in enumerate(lengths.tolist()):
         keys = _wide(_entries(k_pages, table[head], length))
-        visible = positions[head, :length][None] <= query_positions[:, None]
-        each = []
-        for group in range(groups):
-            products = _wide(q[head, group]) @ keys.T * scale
-            if bias_pages is not None:
-                products = products + _entries(bias_pages, table[head], length).to(products.dtype)
-            weights = products.masked_fill(~visible, -torch.inf).softmax(-1).nan_to_num()
-            each.append(weights.sum(0) if over_window == "sum" else weights.amax(0))
-        stacked = torch.stack(each)
-        score = stacked.mean(0) if over_group == "mean" else stacked.amax(0)
-        if pool > 1 and end:
-            smooth = torch.nn.functional.avg_pool1d if pooling == "mean" else torch.nn.functional.max_pool1d
-            score = torch.cat([smooth(score[None, :end], pool, 1, pool // 2)[0], score[end:]])
-        out[head, :length] = score
-    return out
+        products = _wide(q[head]) @ keys.T * scale
+        if bias is not None:
+            products = products + bias[head, :length].to(products.dtype)
+        hidden = positions[head, :length] > query_positions[:, None]
+        made[head, :, :, :length] = products.masked_fill(hidden, -torch.inf)
+    return made
 
 
 def add_attention_mass(
@@ -102,8 +124,8 @@ def add_attention_mass(
 
     q [T, Hq, D] and lse [T, Hq] are one sequence's chunk as `reference.paged_prefill` took and gave them: the row holds
     lengths[h] entries from before the chunk and then the chunk's own, and token i sees the first lengths[h] + i + 1 of
-    them, or the last `window` of these. The weights exp(q k scale + bias - lse) are summed over tokens and over the
-    query heads of the group (H2O, Zhang et al., 2023, sums over tokens alike).
+    them, or the last `window` of these. The weights exp(q k scale + bias - lse) are summed over tokens, and the mean is
+    taken over the query heads of the group (H2O, Zhang et al., 2023, sums over tokens alike).
     """
     tokens, query_heads, _ = q.shape
     heads = table.shape[0]
@@ -121,7 +143,7 @@ def add_attention_mass(
         if window is not None:
             visible &= place >= seen - window
         weights = torch.exp(products - lse[:, query_head, None].to(products.dtype)).masked_fill(~visible, 0.0)
-        mass[head, : before + tokens] += weights.sum(0).to(mass.dtype)
+        mass[head, : before + tokens] += weights.sum(0).to(mass.dtype) / groups
     return mass
 
 
@@ -202,60 +224,22 @@ def adjacent_similarity(k_pages: Tensor, table: Tensor, lengths: Tensor, width: 
     return out
 
 
-def merge_segments(
-    k_pages: Tensor,
-    v_pages: Tensor,
-    table: Tensor,
-    lengths: Tensor,
-    segments: Tensor,
-    pivots: Tensor,
-    sigma: Tensor,
-) -> None:
-    """Merge each segment of neighbouring entries into its pivot, in place (KVMerger, Wang et al., 2024).
-
-    segments int [H, n] numbers each entry's segment and does not descend along a row; segment s of row h has the pivot
-    entry pivots[h, s] and the width sigma[h, s], float32 [H, S]. The pivot's key and value become the sums of the
-    segment's, weighted by exp(-|k_i - k_pivot|^2 / 2 sigma^2) over the sum of these weights. Other entries stay as they
-    are: `compact` with the pivots as what is kept drops them. With a sigma of 0 only keys equal to the pivot's count.
-    """
-    page_size, head_dim = k_pages.shape[1:]
-    flat_keys, flat_values = k_pages.view(-1, head_dim), v_pages.view(-1, head_dim)
-    for head in range(table.shape[0]):
-        length = int(lengths[head])
-        for segment in sorted(set(segments[head, :length].tolist())):
-            members = (segments[head, :length] == segment).nonzero().squeeze(1)
-            places = _places(table[head], members, page_size)
-            pivot = _places(table[head], pivots[head, segment].view(1), page_size)
-            keys, values = _wide(flat_keys[places]), _wide(flat_values[places])
-            distance = (keys - _wide(flat_keys[pivot])).square().sum(-1)
-            width = sigma[head, segment].to(keys.dtype)
-            share = torch.exp(-distance / (2 * width.square())) if width > 0 else (distance == 0).to(keys.dtype)
-            share = (share / share.sum())[:, None]
-            flat_keys[pivot] = (keys * share).sum(0, keepdim=True).to(k_pages.dtype)
-            flat_values[pivot] = (values * share).sum(0, keepdim=True).to(v_pages.dtype)
-
-
 def load_pages(
     keys: Tensor,
     values: Tensor,
     k_pages: Tensor,
     v_pages: Tensor,
-    table: Tensor,
-    lengths: Tensor,
+    where: Tensor,
     key_scale: Tensor | None = None,
     value_scale: Tensor | None = None,
 ) -> None:
-    """Put the first lengths[h] entries of keys and values [H, n, D] into the pages of each row.
+    """Put keys and values [E, D] where `where` int [E] says, in pages seen as [pages * page_size, D].
 
-    They are of any float type, or int8 with a scale for each entry, float32 [H, n]: an entry is code * scale then.
+    They are of any float type, or int8 with a scale for each entry, of a float type [E]: an entry is code * scale then.
     """
-    page_size, head_dim = k_pages.shape[1:]
-    for source, scale, pages in ((keys, key_scale, k_pages), (values, value_scale, v_pages)):
-        for head in range(table.shape[0]):
-            length = int(lengths[head])
-            entries = source[head, :length]
-            if scale is not None:
-                wide = torch.promote_types(pages.dtype, torch.float32)
-                entries = entries.to(wide) * scale[head, :length].to(wide)[:, None]
-            places = _places(table[head], torch.arange(length, device=table.device), page_size)
-            pages.view(-1, head_dim)[places] = entries.to(pages.dtype)
+    for entries, scale, pages in ((keys, key_scale, k_pages), (values, value_scale, v_pages)):
+        wide = entries
+        if scale is not None:
+            dtype = torch.promote_types(pages.dtype, torch.float32)
+            wide = entries.to(dtype) * scale.to(dtype)[:, None]
+        pages.view(-1, pages.shape[-1])[where.long()] = wide.to(pages.dtype)

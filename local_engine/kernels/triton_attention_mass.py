@@ -82,7 +82,7 @@ def _attention_mass_kernel(
         # Masked before the power, which of an unseen pair may overflow.
         paid += tl.exp2(tl.where(visible, scores - total[None, :], float("-inf")))
     target = mass + head * mass_stride + key
-    tl.store(target, tl.load(target, mask=there, other=0.0) + tl.sum(paid, axis=1), mask=there)
+    tl.store(target, tl.load(target, mask=there, other=0.0) + tl.sum(paid, axis=1) / GROUPS, mask=there)
 
 
 def _tile(rows: int, heads: int, width: int, head_dim: int, q: Tensor) -> tuple[int, int, int]:

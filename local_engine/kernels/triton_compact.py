@@ -4,8 +4,7 @@ In place a row is a chain: entry r may come from where entry r + 1 will go, neve
 entries ascend. So one program walks a row from the front, a tile at a time, and each tile is read before it is written;
 what later tiles read lies behind all that earlier ones write. The parallelism is across the row instead: columns of
 heads do not meet (but for the pairs that rotation turns), so that programs take slices of columns, down to the 32 bytes
-that memory moves at once, of keys or of values, of every row of every layer. Into fresh pages there is no chain, and
-a row's tiles run at once as well.
+that memory moves at once, of keys or of values, of every row of every layer.
 
 Which entries to keep is `torch.topk` on the scores of each head, whose cost is a small part of what moving takes; we
 know of no faster way that a kernel of ours would be.
@@ -43,8 +42,6 @@ _STEP_ELEMENTS = 4096
 _SECTOR_BYTES = 32
 # Entries that a step of merging takes.
 _BLOCK_GIVEN = 64
-# Most pieces of a row that is moved into fresh pages.
-_MOST_PIECES = 32
 # Radians of one in the upper half of a phase, whose turn is 2^64.
 _RADIANS = tl.constexpr(2 * math.pi / 2**32)
 
@@ -97,10 +94,10 @@ def _merge(
 
 @triton.jit
 def _move(
-    pages, row, target_row, kept, begin, count, d, known,
+    pages, row, target_row, kept, count, d, known,
     PAGE_SIZE: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    for first in range(begin, count, BLOCK):
+    for first in range(0, count, BLOCK):
         rank = first + tl.arange(0, BLOCK)
         there = rank < count
         entry = tl.load(kept + rank, mask=there, other=0).to(tl.int32)
@@ -132,12 +129,12 @@ def _cosine_and_sine(phase):
 
 @triton.jit
 def _move_turned(
-    pages, row, target_row, kept, shift, turns, begin, count, d, known,
+    pages, row, target_row, kept, shift, turns, count, d, known,
     PAGE_SIZE: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """As `_move`, columns d and d + HALF together, turned on by `shift` positions."""
     turn = tl.load(turns + d, mask=known, other=0)
-    for first in range(begin, count, BLOCK):
+    for first in range(0, count, BLOCK):
         rank = first + tl.arange(0, BLOCK)
         there = rank < count
         entry = tl.load(kept + rank, mask=there, other=0).to(tl.int32)
@@ -168,11 +165,7 @@ def _compact_kernel(
     BLOCK_GIVEN: tl.constexpr, MERGES: tl.constexpr, MERGES_KEYS: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1).to(tl.int64)
-    piece = tl.program_id(2)
     count = tl.load(counts + head).to(tl.int32)
-    tiles_each = tl.cdiv(tl.cdiv(count, BLOCK), tl.num_programs(2))
-    begin = piece * tiles_each * BLOCK
-    end = tl.minimum(count, begin + tiles_each * BLOCK)
     row = table + head * table_stride
     target_row = target + head * target_stride
     kept += head * kept_stride
@@ -200,7 +193,7 @@ def _compact_kernel(
                 k_pages, row, kept, order, destination, weights, first_given, given, d + HALF, known,
                 PAGE_SIZE, D, BLOCK_GIVEN,
             )  # fmt: skip
-        _move_turned(k_pages, row, target_row, kept, shift, turns, begin, end, d, known, PAGE_SIZE, D, HALF, BLOCK)
+        _move_turned(k_pages, row, target_row, kept, shift, turns, count, d, known, PAGE_SIZE, D, HALF, BLOCK)
     elif part < of_keys:
         d = 2 * HALF + (part - turned) * COLUMNS + column
         if MERGES_KEYS:
@@ -208,7 +201,7 @@ def _compact_kernel(
                 k_pages, row, kept, order, destination, weights, first_given, given, d, d < D,
                 PAGE_SIZE, D, BLOCK_GIVEN,
             )  # fmt: skip
-        _move(k_pages, row, target_row, kept, begin, end, d, d < D, PAGE_SIZE, D, BLOCK)
+        _move(k_pages, row, target_row, kept, count, d, d < D, PAGE_SIZE, D, BLOCK)
     else:
         d = (part - of_keys) * COLUMNS + column
         if MERGES:
@@ -216,9 +209,9 @@ def _compact_kernel(
                 v_pages, row, kept, order, destination, weights, first_given, given, d, d < D,
                 PAGE_SIZE, D, BLOCK_GIVEN,
             )  # fmt: skip
-        _move(v_pages, row, target_row, kept, begin, end, d, d < D, PAGE_SIZE, D, BLOCK)
+        _move(v_pages, row, target_row, kept, count, d, d < D, PAGE_SIZE, D, BLOCK)
         if HAS_BIAS and part == of_keys:
-            _move(bias_pages, row, target_row, kept, begin, end, column, column < 1, PAGE_SIZE, 1, BLOCK)
+            _move(bias_pages, row, target_row, kept, count, column, column < 1, PAGE_SIZE, 1, BLOCK)
 
 
 def _columns(head_dim: int, half: int, rows: int, least: int, slots: int) -> int:
@@ -255,14 +248,11 @@ def compact(
     weights: Tensor | None = None,
     merge_keys: bool = True,
     bias_pages: Tensor | None = None,
-    *,
-    fresh: bool = False,
 ) -> None:
     """`compression_reference.compact`: pages [pages, page_size, D], table and target int32 [H, max_pages], kept int [H,
     m], counts int [H], shift int [H, m], frequencies float [R/2], destination int [H, n], weights float32 [H, n],
     bias_pages float32 [pages, page_size]. Rows may be strided. Nothing is read on the host.
 
-    `fresh` says that `target` shares no page with `table`, so that the tiles of a row need not wait for one another.
     Merging happens where the kept entries are before they move, rounded to the cache's type there: pages that are
     merged into must not be shared with other rows. H may be the rows of all layers, and the more the faster.
     """
@@ -272,8 +262,6 @@ def compact(
     check_rows(table, kept, counts, target, shift, destination, weights, bias_pages)
     if (shift is None) != (frequencies is None) or (destination is None) != (weights is None):
         raise EngineError("a shift comes with frequencies and a destination with weights: pass both or neither")
-    if fresh and target is None:
-        raise EngineError("the target is fresh but not given: pass the new pages, or compact in place")
     half = 0 if frequencies is None else frequencies.shape[0]
     if 2 * half > head_dim:
         raise EngineError(f"{2 * half} dimensions are to be turned of {head_dim}: check the frequencies")
@@ -289,15 +277,12 @@ def compact(
         dropped = (destination < 0).sum(1)
     least = max(MIN_DOT, _SECTOR_BYTES // k_pages.element_size())
     slots = 4 * processors(k_pages.device)
-    columns = _columns(head_dim, half, heads, head_dim if fresh and destination is None else least, slots)
+    columns = _columns(head_dim, half, heads, least, slots)
     block = max(MIN_DOT, _STEP_ELEMENTS // columns // (2 if half else 1))
-    pieces = 1
-    if fresh and destination is None:
-        pieces = min(_MOST_PIECES, ceil_div(most, block))
     block = min(block, max(MIN_DOT, next_power_of_two(most)))
     parts = ceil_div(half, columns) + ceil_div(head_dim - 2 * half, columns) + ceil_div(head_dim, columns)
     with on_device(k_pages):
-        _compact_kernel[(parts, heads, pieces)](
+        _compact_kernel[(parts, heads)](
             k_pages, v_pages, k_pages if bias_pages is None else bias_pages, table, target, kept, counts,
             kept if shift is None else shift, turns, order, ordered, kept if weights is None else weights, dropped,
             0 if destination is None else destination.shape[1],

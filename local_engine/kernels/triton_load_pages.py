@@ -1,7 +1,7 @@
 """A snapshot's keys and values on their way into the pages of a cache: one pass that scatters, and widens 8-bit codes.
 
-What is read lies side by side, so that a file mapped to memory is copied to the GPU in one piece, and 8-bit codes halve
-that copy; only pages are written.
+What is read lies side by side, row behind row, so that a file mapped to memory is copied to the GPU in large pieces,
+and 8-bit codes halve that copy; only pages are written.
 """
 
 # Kernels are typed by Triton when they are compiled; their arguments are many, and its constants are upper case.
@@ -22,28 +22,23 @@ from lcdoc.local_engine.kernels.launch import FUSION, ceil_div, check_pool, chec
 _PROGRAM_ELEMENTS = 4096
 
 
-@triton.jit(do_not_specialize=["k_scale_stride", "v_scale_stride"])
+@triton.jit(do_not_specialize=["count"])
 def _load_pages_kernel(
-    keys, values, key_scale, value_scale, k_pages, v_pages, table, lengths,
-    k_stride, k_entry_stride, v_stride, v_entry_stride, k_scale_stride, v_scale_stride, table_stride,
-    PAGE_SIZE: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_ENTRIES: tl.constexpr,
-    SCALED: tl.constexpr,
+    keys, values, key_scale, value_scale, k_pages, v_pages, where, count, k_stride, v_stride,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_ENTRIES: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(1).to(tl.int64)
-    length = tl.load(lengths + row).to(tl.int32)
     entry = tl.program_id(0) * BLOCK_ENTRIES + tl.arange(0, BLOCK_ENTRIES)
     d = tl.arange(0, BLOCK_D)
-    there = entry < length
+    there = entry < count
     inside = there[:, None] & (d < D)[None, :]
-    page = tl.load(table + row * table_stride + entry // PAGE_SIZE, mask=there, other=0)
     # In 64 bits: a pool's elements soon pass 2^31.
-    place = (page.to(tl.int64) * PAGE_SIZE + entry % PAGE_SIZE)[:, None] * D + d[None, :]
+    place = tl.load(where + entry, mask=there, other=0).to(tl.int64)[:, None] * D + d[None, :]
     wide = entry.to(tl.int64)[:, None]
-    k = tl.load(keys + row * k_stride + wide * k_entry_stride + d[None, :], mask=inside, other=0)
-    v = tl.load(values + row * v_stride + wide * v_entry_stride + d[None, :], mask=inside, other=0)
+    k = tl.load(keys + wide * k_stride + d[None, :], mask=inside, other=0)
+    v = tl.load(values + wide * v_stride + d[None, :], mask=inside, other=0)
     if SCALED:
-        k = k.to(tl.float32) * tl.load(key_scale + row * k_scale_stride + entry, mask=there, other=0.0)[:, None]
-        v = v.to(tl.float32) * tl.load(value_scale + row * v_scale_stride + entry, mask=there, other=0.0)[:, None]
+        k = k.to(tl.float32) * tl.load(key_scale + entry, mask=there, other=0.0).to(tl.float32)[:, None]
+        v = v.to(tl.float32) * tl.load(value_scale + entry, mask=there, other=0.0).to(tl.float32)[:, None]
     tl.store(k_pages + place, k.to(k_pages.dtype.element_ty), mask=inside)
     tl.store(v_pages + place, v.to(v_pages.dtype.element_ty), mask=inside)
 
@@ -53,20 +48,18 @@ def load_pages(
     values: Tensor,
     k_pages: Tensor,
     v_pages: Tensor,
-    table: Tensor,
-    lengths: Tensor,
+    where: Tensor,
     key_scale: Tensor | None = None,
     value_scale: Tensor | None = None,
 ) -> None:
-    """`compression_reference.load_pages`: keys and values [H, n, D] (heads and entries may be strided), of a float type
-    or int8 with scales float32 [H, n], into pages [pages, page_size, D] by table int32 [H, max_pages] and lengths int
-    [H].
+    """`compression_reference.load_pages`: keys and values [E, D], of a float type or int8 with scales of a float type
+    [E], to the places `where` int [E] of pages [pages, page_size, D].
 
     Raises EngineError for codes without scales, and for scales without codes.
     """
-    heads, width, head_dim = keys.shape
+    count, head_dim = keys.shape
     check_pool(k_pages, v_pages, head_dim)
-    check_rows(keys, values, table, lengths, key_scale, value_scale)
+    check_rows(keys, values, where, key_scale, value_scale)
     scaled = key_scale is not None and value_scale is not None
     coded = [side.dtype == torch.int8 for side in (keys, values)]
     if values.shape != keys.shape or coded != [scaled] * 2 or (key_scale is None) != (value_scale is None):
@@ -74,17 +67,13 @@ def load_pages(
             f"keys {keys.dtype} {tuple(keys.shape)} and values {values.dtype} {tuple(values.shape)} "
             f"come {'with' if scaled else 'without'} scales for both: int8 needs them, floats have none"
         )
-    if heads == 0 or width == 0:
+    if count == 0:
         return
     block_d = padded_head_dim(head_dim)
     entries = max(1, _PROGRAM_ELEMENTS // block_d)
     with on_device(k_pages):
-        _load_pages_kernel[(ceil_div(width, entries), heads)](
+        _load_pages_kernel[(ceil_div(count, entries),)](
             keys, values, keys if key_scale is None else key_scale, values if value_scale is None else value_scale,
-            k_pages, v_pages, table, lengths,
-            keys.stride(0), keys.stride(1), values.stride(0), values.stride(1),
-            0 if key_scale is None else key_scale.stride(0), 0 if value_scale is None else value_scale.stride(0),
-            table.stride(0),
-            PAGE_SIZE=k_pages.shape[1], D=head_dim, BLOCK_D=block_d, BLOCK_ENTRIES=entries, SCALED=scaled,
-            num_warps=4, **FUSION,
+            k_pages, v_pages, where, count, keys.stride(0), values.stride(0),
+            D=head_dim, BLOCK_D=block_d, BLOCK_ENTRIES=entries, SCALED=scaled, num_warps=4, **FUSION,
         )  # fmt: skip

@@ -2,8 +2,10 @@
 
 SnapKV (Li et al., 2024) and its relatives score the cache by the attention of the last few queries. A first pass over
 the keys finds each query's log-sum-exp, cut into pieces as decoding is; a second computes the weights of a tile of keys
-again, and sums them away in registers. Neighbours are pooled in that pass as well: tiles overlap by what a pool
-reaches, so that each program has its own.
+again, and sums them away in registers. Between the two stands what else a query attends to, or by how much it counts:
+both are a number for each query, added to its log-sum-exp.
+
+Neighbours are pooled by PyTorch afterwards: a score is one number where a key is a hundred.
 """
 
 # Kernels are typed by Triton when they are compiled; their arguments are many, and its constants are upper case.
@@ -18,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lcdoc.local_engine.errors import EngineError
-from lcdoc.local_engine.kernels.compression_reference import OverGroup, OverWindow, Pooling
+from lcdoc.local_engine.kernels.compression_reference import OverGroup, OverWindow
 from lcdoc.local_engine.kernels.launch import (
     FUSION,
     MIN_DOT,
@@ -36,33 +38,35 @@ from lcdoc.local_engine.kernels.triton_softmax import LN_2, LOG2_E
 
 # Programs that run on one processor at a time.
 _RESIDENT = 2
+# No distance is longer.
+_ANY = 1 << 62
 
 
 @triton.jit
 def load_keys(
-    row, key, stored, k_pages, bias_pages,
+    row, key, stored, k_pages, bias,
     PAGE_SIZE: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """Keys [BLOCK_D, N] and their bias [N], times log2(e), of the row whose pages `row` points at; the bias of a key
-    below 0, or at `stored` and beyond, is -inf and the key is not read."""
+    """Keys [BLOCK_D, N] and their bias [N], times log2(e), of the row whose pages `row` and whose biases `bias` points
+    at; the bias of a key at `stored` and beyond is -inf and the key is not read."""
     d = tl.arange(0, BLOCK_D)
-    there = (key >= 0) & (key < stored)
+    there = key < stored
     page = tl.load(row + key // PAGE_SIZE, mask=there, other=0)
     # In 64 bits: a pool's elements soon pass 2^31.
     place = page.to(tl.int64) * PAGE_SIZE + key % PAGE_SIZE
     k = tl.load(k_pages + place[None, :] * D + d[:, None], mask=there[None, :] & (d < D)[:, None], other=0.0)
     if HAS_BIAS:
-        bias = tl.load(bias_pages + place, mask=there, other=float("-inf")) * LOG2_E
+        added = tl.load(bias + key, mask=there, other=float("-inf")) * LOG2_E
     else:
-        bias = tl.where(there, 0.0, float("-inf"))
-    return k, bias
+        added = tl.where(there, 0.0, float("-inf"))
+    return k, added
 
 
-@triton.jit(do_not_specialize=["splits", "window", "positions_stride"])
+@triton.jit(do_not_specialize=["splits", "window", "reach", "positions_stride", "bias_stride"])
 def _window_lse_kernel(
-    q, k_pages, bias_pages, table, lengths, positions, query_positions, part,
-    scale, splits, window,
-    q_stride, q_group_stride, q_window_stride, table_stride, positions_stride,
+    q, k_pages, bias, table, lengths, positions, query_positions, part,
+    scale, splits, window, reach,
+    q_stride, q_group_stride, q_window_stride, table_stride, positions_stride, bias_stride,
     GROUPS: tl.constexpr, PAGE_SIZE: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_KEYS: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -84,12 +88,14 @@ def _window_lse_kernel(
     total = tl.zeros((BLOCK_ROWS,), tl.float32)
     for first in range(begin, end, BLOCK_KEYS):
         key = first + tl.arange(0, BLOCK_KEYS)
-        k, bias = load_keys(
-            table + head * table_stride, key, length, k_pages, bias_pages, PAGE_SIZE, D, BLOCK_D, HAS_BIAS
-        )
+        k, added = load_keys(
+            table + head * table_stride, key, length, k_pages, bias + head * bias_stride,
+            PAGE_SIZE, D, BLOCK_D, HAS_BIAS,
+        )  # fmt: skip
         position = tl.load(positions + head * positions_stride + key, mask=key < length, other=0)
-        scores = tl.dot(queries, k, input_precision=PRECISION) * scale + bias[None, :]
-        scores = tl.where(position[None, :] <= seen_from[:, None], scores, float("-inf"))
+        scores = tl.dot(queries, k, input_precision=PRECISION) * scale + added[None, :]
+        away = seen_from[:, None] - position[None, :]
+        scores = tl.where((away >= 0) & (away < reach), scores, float("-inf"))
         new_top = tl.maximum(top, tl.max(scores, axis=1))
         # A query that has seen nothing yet has the top -inf, and -inf - -inf is NaN.
         base = tl.where(new_top == float("-inf"), 0.0, new_top)
@@ -99,32 +105,29 @@ def _window_lse_kernel(
     tl.store(part + (head * GROUPS * window + query) * splits + split, lse, mask=known)
 
 
-@triton.jit(do_not_specialize=["window", "width", "positions_stride", "out_stride"])
+@triton.jit(do_not_specialize=["window", "width", "positions_stride", "bias_stride", "out_stride"])
 def _window_scores_kernel(
-    q, k_pages, bias_pages, table, lengths, pooled, positions, query_positions, lse, out,
+    q, k_pages, bias, table, lengths, positions, query_positions, lse, out,
     scale, window, width,
-    q_stride, q_group_stride, q_window_stride, table_stride, positions_stride, out_stride,
+    q_stride, q_group_stride, q_window_stride, table_stride, positions_stride, bias_stride, out_stride,
     GROUPS: tl.constexpr, PAGE_SIZE: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr, BLOCK_KEYS: tl.constexpr, POOL: tl.constexpr,
-    MAX_WINDOW: tl.constexpr, MAX_GROUP: tl.constexpr, MAX_POOL: tl.constexpr, HAS_BIAS: tl.constexpr,
-    PRECISION: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_KEYS: tl.constexpr, MAX_WINDOW: tl.constexpr, MAX_GROUP: tl.constexpr,
+    HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1).to(tl.int64)
     length = tl.load(lengths + head).to(tl.int32)
-    reach: tl.constexpr = POOL // 2
-    owned: tl.constexpr = BLOCK_KEYS - 2 * reach
-    first = tl.program_id(0) * owned
-    lane = tl.arange(0, BLOCK_KEYS)
-    key = first - reach + lane
-    owns = (lane >= reach) & (lane < reach + owned) & (key < width)
+    first = tl.program_id(0) * BLOCK_KEYS
+    key = first + tl.arange(0, BLOCK_KEYS)
     target = out + head * out_stride + key
     if first >= length:
-        tl.store(target, tl.full((BLOCK_KEYS,), float("-inf"), tl.float32), mask=owns)
+        tl.store(target, tl.full((BLOCK_KEYS,), float("-inf"), tl.float32), mask=key < width)
         return
 
     d = tl.arange(0, BLOCK_D)
-    k, bias = load_keys(table + head * table_stride, key, length, k_pages, bias_pages, PAGE_SIZE, D, BLOCK_D, HAS_BIAS)
-    position = tl.load(positions + head * positions_stride + key, mask=(key >= 0) & (key < length), other=0)
+    k, added = load_keys(
+        table + head * table_stride, key, length, k_pages, bias + head * bias_stride, PAGE_SIZE, D, BLOCK_D, HAS_BIAS
+    )
+    position = tl.load(positions + head * positions_stride + key, mask=key < length, other=0)
     # Weights are never below 0, so that a maximum may begin there.
     score = tl.zeros((BLOCK_KEYS,), tl.float32)
     for group in range(GROUPS):
@@ -135,7 +138,7 @@ def _window_scores_kernel(
             here = q + head * q_stride + group * q_group_stride + query * q_window_stride
             queries = tl.load(here[:, None] + d[None, :], mask=known[:, None] & (d < D)[None, :], other=0.0)
             seen_from = tl.load(query_positions + query, mask=known, other=0)
-            scores = tl.dot(queries, k, input_precision=PRECISION) * scale + bias[None, :]
+            scores = tl.dot(queries, k, input_precision=PRECISION) * scale + added[None, :]
             scores = tl.where(position[None, :] <= seen_from[:, None], scores, float("-inf"))
             place = (head * GROUPS + group) * window + query
             total = tl.load(lse + place, mask=known, other=float("-inf")) * LOG2_E
@@ -147,15 +150,7 @@ def _window_scores_kernel(
             else:
                 paid += tl.sum(weights, axis=0)
         score = tl.maximum(score, paid) if MAX_GROUP else score + paid / GROUPS
-    if POOL > 1:
-        # Lane i of the pooled tile takes the lanes of the other within reach: a band matrix.
-        meets = (key >= 0) & (key < tl.minimum(length, tl.load(pooled + head).to(tl.int32)))
-        away = lane[:, None] - lane[None, :]
-        band = (away <= reach) & (away >= -reach) & meets[None, :]
-        near = tl.where(band, score[None, :], 0.0)
-        smooth = tl.max(near, axis=1) if MAX_POOL else tl.sum(near, axis=1) / POOL
-        score = tl.where(meets, smooth, score)
-    tl.store(target, tl.where(key < length, score, float("-inf")), mask=owns)
+    tl.store(target, tl.where(key < length, score, float("-inf")), mask=key < width)
 
 
 def _tile(head_dim: int, element_size: int) -> tuple[int, int, int]:
@@ -167,6 +162,47 @@ def _tile(head_dim: int, element_size: int) -> tuple[int, int, int]:
     return (64, 64, 3) if width <= 128 else (32, 64, 3)
 
 
+def window_lse(
+    q: Tensor,
+    k_pages: Tensor,
+    table: Tensor,
+    lengths: Tensor,
+    positions: Tensor,
+    query_positions: Tensor,
+    scale: float,
+    reach: int | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """`compression_reference.window_lse`: q [H, G, w, D] (may be strided), k_pages [pages, page_size, D], table int
+    [H, max_pages], lengths int [H], positions int [H, n], query_positions int [w], bias float32 [H, n] -> float32 [H,
+    G, w].
+
+    n bounds the lengths. Nothing is read on the host.
+    """
+    heads, groups, window, head_dim = q.shape
+    width = positions.shape[1]
+    _check(q, k_pages, table, lengths, positions, query_positions, bias)
+    most_rows, block_keys, stages = _tile(head_dim, q.element_size())
+    rows = max(MIN_DOT, min(most_rows, next_power_of_two(groups * window)))
+    row_blocks = ceil_div(groups * window, rows)
+    splits = choose_splits(heads * row_blocks, max(1, width), block_keys, processors(q.device) * _RESIDENT)
+    part = torch.empty((heads, groups, window, splits), dtype=torch.float32, device=q.device)
+    if heads and width:
+        with on_device(q):
+            _window_lse_kernel[(splits, row_blocks, heads)](
+                q, k_pages, k_pages if bias is None else bias, table, lengths, positions, query_positions, part,
+                scale * LOG2_E.value, splits, window, _ANY if reach is None else reach,
+                q.stride(0), q.stride(1), q.stride(2), table.stride(0), positions.stride(0),
+                0 if bias is None else bias.stride(0),
+                GROUPS=groups, PAGE_SIZE=k_pages.shape[1], D=head_dim, BLOCK_D=padded_head_dim(head_dim),
+                BLOCK_ROWS=rows, BLOCK_KEYS=block_keys, HAS_BIAS=bias is not None, PRECISION=dot_precision(q),
+                num_warps=4, num_stages=stages, **FUSION,
+            )  # fmt: skip
+    else:
+        part.fill_(-torch.inf)
+    return part.logsumexp(-1)
+
+
 def window_scores(
     q: Tensor,
     k_pages: Tensor,
@@ -175,54 +211,41 @@ def window_scores(
     positions: Tensor,
     query_positions: Tensor,
     scale: float,
+    lse: Tensor,
     over_window: OverWindow = "sum",
     over_group: OverGroup = "mean",
-    pool: int = 1,
-    pooling: Pooling = "mean",
-    pooled: Tensor | None = None,
-    bias_pages: Tensor | None = None,
+    bias: Tensor | None = None,
     *,
     out: Tensor | None = None,
 ) -> Tensor:
-    """`compression_reference.window_scores`: q [H, G, w, D] (may be strided), k_pages [pages, page_size, D], table
-    int32 [H, max_pages], lengths and pooled int [H], positions int [H, n], query_positions int [w] -> float32 [H, n],
-    in `out` where given.
-
-    n bounds the lengths. A pool is odd and at most 15 wide. Nothing is read on the host.
-    """
+    """`compression_reference.window_scores`: as for `window_lse`, lse float32 [H, G, w] -> float32 [H, n], in `out`
+    where given."""
     heads, groups, window, head_dim = q.shape
-    page_size, width = k_pages.shape[1], positions.shape[1]
-    check_pages(q[:, :, 0].flatten(0, 1) if window else q, k_pages, k_pages, heads)
-    check_rows(q, table, lengths, pooled, positions, query_positions, bias_pages, out)
-    if pool % 2 == 0 or not 1 <= pool <= 15:
-        raise EngineError(f"a pool of {pool} entries: the kernel takes odd numbers from 1 to 15")
-    if window == 0:
-        raise EngineError("a window without queries scores nothing: at least one query is needed")
+    width = positions.shape[1]
+    _check(q, k_pages, table, lengths, positions, query_positions, bias)
+    check_rows(out)
+    if lse.shape != q.shape[:3]:
+        raise EngineError(f"log-sum-exps {tuple(lse.shape)} do not fit queries {tuple(q.shape)}: each needs one")
     out = torch.empty((heads, width), dtype=torch.float32, device=q.device) if out is None else out
     if heads == 0 or width == 0:
         return out
     most_rows, block_keys, stages = _tile(head_dim, q.element_size())
-    rows = max(MIN_DOT, min(most_rows, next_power_of_two(groups * window)))
-    row_blocks = ceil_div(groups * window, rows)
-    splits = choose_splits(heads * row_blocks, width, block_keys, processors(q.device) * _RESIDENT)
-    part = torch.empty((heads, groups * window, splits), dtype=torch.float32, device=q.device)
-    bias = k_pages if bias_pages is None else bias_pages
-    block_d, precision = padded_head_dim(head_dim), dot_precision(q)
     with on_device(q):
-        _window_lse_kernel[(splits, row_blocks, heads)](
-            q, k_pages, bias, table, lengths, positions, query_positions, part, scale * LOG2_E.value, splits, window,
+        _window_scores_kernel[(ceil_div(width, block_keys), heads)](
+            q, k_pages, k_pages if bias is None else bias, table, lengths, positions, query_positions,
+            lse.contiguous(), out, scale * LOG2_E.value, window, width,
             q.stride(0), q.stride(1), q.stride(2), table.stride(0), positions.stride(0),
-            GROUPS=groups, PAGE_SIZE=page_size, D=head_dim, BLOCK_D=block_d, BLOCK_ROWS=rows, BLOCK_KEYS=block_keys,
-            HAS_BIAS=bias_pages is not None, PRECISION=precision, num_warps=4, num_stages=stages, **FUSION,
-        )  # fmt: skip
-        lse = part.logsumexp(-1)
-        _window_scores_kernel[(ceil_div(width, block_keys - pool + 1), heads)](
-            q, k_pages, bias, table, lengths, lengths if pooled is None else pooled, positions, query_positions, lse,
-            out, scale * LOG2_E.value, window, width,
-            q.stride(0), q.stride(1), q.stride(2), table.stride(0), positions.stride(0), out.stride(0),
-            GROUPS=groups, PAGE_SIZE=page_size, D=head_dim, BLOCK_D=block_d,
+            0 if bias is None else bias.stride(0), out.stride(0),
+            GROUPS=groups, PAGE_SIZE=k_pages.shape[1], D=head_dim, BLOCK_D=padded_head_dim(head_dim),
             BLOCK_ROWS=max(MIN_DOT, min(most_rows, next_power_of_two(window))), BLOCK_KEYS=block_keys,
-            POOL=pool, MAX_WINDOW=over_window == "max", MAX_GROUP=over_group == "max", MAX_POOL=pooling == "max",
-            HAS_BIAS=bias_pages is not None, PRECISION=precision, num_warps=4, num_stages=stages, **FUSION,
+            MAX_WINDOW=over_window == "max", MAX_GROUP=over_group == "max",
+            HAS_BIAS=bias is not None, PRECISION=dot_precision(q), num_warps=4, num_stages=stages, **FUSION,
         )  # fmt: skip
     return out
+
+
+def _check(q: Tensor, k_pages: Tensor, table: Tensor, *rows: Tensor | None) -> None:
+    if q.shape[2] == 0:
+        raise EngineError("a window without queries scores nothing: at least one query is needed")
+    check_pages(q[:, :, 0], k_pages, k_pages, 1)
+    check_rows(q, table, *rows)

@@ -36,11 +36,11 @@ def check_window(  # noqa: PLR0917
     page_size: int,
     kind: str,
     over: tuple[str, str] = ("sum", "mean"),
-    pool: tuple[int, str] = (1, "mean"),
-    unpooled: int = 0,
+    reach: int | None = None,
     bias: bool = False,
+    beside: bool = False,
 ) -> None:
-    from lcdoc.local_engine.kernels.triton_window_scores import window_scores
+    from lcdoc.local_engine.kernels.triton_window_scores import window_lse, window_scores
 
     dtype = TYPES[kind]
     cache, table, count = rows_of(lengths, page_size, head_dim, kind)
@@ -49,22 +49,24 @@ def check_window(  # noqa: PLR0917
     positions = ascending(lengths, [last] * heads, width).masked_fill(torch.arange(width) >= count[:, None], -7)
     query_positions = torch.arange(last - window, last) - 1
     q = torch.randn(heads, groups, window + 1, head_dim + 8).to(dtype)[:, :, 1:, :-8]
-    pooled = (count - unpooled).clamp(min=0) if unpooled else None
-    options = (head_dim**-0.5, *over, *pool, pooled)
-    keys, _, biases = cache.wide()
-    wanted = compression_reference.window_scores(
-        q.double(), keys, table, count, positions, query_positions, *options, biases if bias else None
-    )
+    added = torch.randn(heads, width + 2)[:, :width] if bias else None
+    seen = (table, count, positions, query_positions, head_dim**-0.5)
+    wide = (q.double(), cache.keys.double(), *seen)
+    exact = compression_reference.window_lse(*wide, reach, added)
+    lse = window_lse(q, cache.keys, *seen, reach, added)
+    assert_close(lse, exact, torch.float32, "log-sum-exp")
+    if beside:
+        others = torch.randn(lse.shape)
+        exact, lse = torch.logaddexp(exact, others.double()), torch.logaddexp(lse, others)
+    wanted = compression_reference.window_scores(*wide, exact, *over, added)
     out = poisoned(heads, width)
-    result = window_scores(
-        q, cache.keys, table, count, positions, query_positions, *options, cache.bias if bias else None, out=out
-    )
+    result = window_scores(q, cache.keys, *seen, lse, *over, added, out=out)
     assert result is out
     # Float32 throughout: what is rounded to the type is its input alone.
     assert_close(result, wanted, torch.float32, "scores")
-    if over == ("sum", "mean") and pool[0] == 1 and not unpooled and min(lengths) > 0:
-        seen = (positions[:, :, None] <= query_positions).masked_fill((positions < 0)[:, :, None], False).any(1).sum(1)
-        assert_close(result.nan_to_num(neginf=0.0).sum(1), seen, torch.float32, "sum of all weights")
+    if over == ("sum", "mean") and not beside and reach is None and min(lengths) > 0:
+        seen_any = (positions[:, :, None] <= query_positions).masked_fill((positions < 0)[:, :, None], False).any(1)
+        assert_close(result.nan_to_num(neginf=0.0).sum(1), seen_any.sum(1), torch.float32, "sum of all weights")
 
 
 def check_mass(  # noqa: PLR0917
@@ -93,7 +95,7 @@ def check_mass(  # noqa: PLR0917
     wanted = compression_reference.add_attention_mass(
         mass.double(), q.double(), lse, keys, table, before, *options, biases if bias else None
     )
-    assert_close(wanted.sum(1) - mass.double().sum(1), torch.full((heads,), tokens * groups), torch.float32, "all")
+    assert_close(wanted.sum(1) - mass.double().sum(1), torch.full((heads,), tokens), torch.float32, "all")
     result = add_attention_mass(mass, q, lse.float(), cache.keys, table, before, *options, cache.bias if bias else None)
     assert result is mass
     assert_close(result, wanted, torch.float32, "mass")
@@ -110,7 +112,7 @@ def check_compact(  # noqa: PLR0917
     pages: str = "own",
     bias: bool = False,
 ) -> None:
-    """pages: what rows move to: their own, all fresh ones, or a fresh first one and their own behind it.
+    """pages: what rows move to: their own, others, or another first one and their own behind it.
 
     merge: "values", or "both" for keys too.
     """
@@ -123,8 +125,8 @@ def check_compact(  # noqa: PLR0917
         torch.cat([store, poisoned(64, *store.shape[1:], dtype=store.dtype)])
         for store in (cache.keys, cache.values, cache.bias)
     ]
-    fresh = torch.arange(heads * table.shape[1], dtype=torch.int32).view(heads, -1) + len(cache.keys)
-    target = {"own": None, "fresh": fresh, "first": torch.cat([fresh[:, :1], table[:, 1:]], 1)}[pages]
+    others = torch.arange(heads * table.shape[1], dtype=torch.int32).view(heads, -1) + len(cache.keys)
+    target = {"own": None, "others": others, "first": torch.cat([others[:, :1], table[:, 1:]], 1)}[pages]
     shift = frequencies = destination = weights = None
     if rotary is not None:
         # Positions of a long text, where float32 angles would be wrong by more than the tolerance.
@@ -141,7 +143,7 @@ def check_compact(  # noqa: PLR0917
     rest = (target, shift, frequencies, destination, weights, merge == "both")
     wide = [store.double() for store in stores]
     compression_reference.compact(*wide[:2], table, kept, numbers, *rest, wide[2] if bias else None)
-    compact(*stores[:2], table, kept, numbers, *rest, stores[2] if bias else None, fresh=pages == "fresh")
+    compact(*stores[:2], table, kept, numbers, *rest, stores[2] if bias else None)
     new = table if target is None else target
     places = [
         reached
@@ -183,84 +185,50 @@ def check_similarity(lengths: list[int], head_dim: int, page_size: int, kind: st
     assert_close(out, wanted, torch.float32, "cosines")
 
 
-def check_segments(runs: list[list[int]], head_dim: int, page_size: int, kind: str, flat: bool = False) -> None:
-    """runs: the lengths of each row's segments. flat: each is of one key, with a width of 0."""
-    from lcdoc.local_engine.kernels.triton_adjacent import merge_segments
-
-    dtype, heads, most = TYPES[kind], len(runs), max(len(row) for row in runs)
-    cache, table, count = rows_of([sum(row) for row in runs], page_size, head_dim, kind)
-    segments = torch.full((heads, int(count.max()) + 2), -5)
-    pivots, sigma = torch.full((heads, most), -1), torch.rand(heads, most) * 10 + 5
-    stores = [cache.keys, cache.values]
-    for head, row in enumerate(runs):
-        for segment, length in enumerate(row):
-            first = sum(row[:segment])
-            segments[head, first : first + length] = segment
-            pivots[head, segment] = first + int(torch.randint(length, ()))
-            if flat:
-                places = compression_reference._places(table[head], torch.arange(first, first + length), page_size)
-                cache.keys.view(-1, head_dim)[places] = cache.keys.view(-1, head_dim)[places[0]].clone()
-                sigma[head, segment] = 0.0
-    wide = [store.double() for store in stores]
-    merged = (table, count, segments, pivots, sigma)
-    compression_reference.merge_segments(*wide, *merged)
-    before = cache.values.clone()
-    merge_segments(*stores, *merged)
-    for what, mine, theirs in zip(("keys", "values"), stores, wide, strict=True):
-        stored = ~theirs.isnan()
-        assert torch.equal(~mine.isnan(), stored)
-        assert_close(mine[stored], theirs[stored], dtype, what)
-    changed = (cache.values.nan_to_num() != before.nan_to_num()).any(-1).sum()
-    assert changed == sum(length > 1 for row in runs for length in row), "only pivots change"
-
-
-def check_load(lengths: list[int], head_dim: int, page_size: int, kind: str, coded: bool) -> None:
+def check_load(count: int, head_dim: int, page_size: int, kind: str, coded: bool) -> None:
     from lcdoc.local_engine.kernels.triton_load_pages import load_pages
 
-    dtype, heads, width = TYPES[kind], len(lengths), max(lengths) + 2
-    cache, table, count = rows_of(lengths, page_size, head_dim, kind)
+    dtype, pages = TYPES[kind], count // page_size + 3
+    where = torch.randperm(pages * page_size)[:count]
     scales: list[Tensor | None] = [None, None]
     if coded:
-        sources = [torch.randint(-127, 128, (heads, width, head_dim), dtype=torch.int8) for _ in range(2)]
-        scales = [torch.rand(heads, width) / 64 for _ in range(2)]
+        sources = [torch.randint(-127, 128, (count, head_dim), dtype=torch.int8) for _ in range(2)]
+        scales = [(torch.rand(count) / 64).half() for _ in range(2)]
     else:
-        # Rows of a snapshot that holds heads side by side.
-        sources = [torch.randn(width, heads, head_dim).to(dtype).transpose(0, 1) for _ in range(2)]
-    stores = [poisoned(*cache.keys.shape, dtype=dtype) for _ in range(2)]
+        sources = [torch.randn(count, head_dim + 8).to(dtype)[:, 8:] for _ in range(2)]
+    stores = [poisoned(pages, page_size, head_dim, dtype=dtype) for _ in range(2)]
     wide = [store.double() for store in stores]
-    compression_reference.load_pages(*sources, *wide, table, count, *scales)
-    load_pages(*sources, *stores, table, count, *scales)
+    compression_reference.load_pages(*sources, *wide, where, *scales)
+    load_pages(*sources, *stores, where, *scales)
     for mine, theirs in zip(stores, wide, strict=True):
         written = ~theirs.isnan()
         assert torch.equal(~mine.isnan(), written), "other places were written than asked"
-        assert written.any(-1).sum() == sum(lengths)
+        assert written.any(-1).sum() == count
         assert_close(mine[written], theirs[written], dtype, "entries")
 
 
 def check_refused(problem: str) -> None:
     from lcdoc.local_engine.errors import EngineError
-    from lcdoc.local_engine.kernels.triton_adjacent import merge_segments
     from lcdoc.local_engine.kernels.triton_attention_mass import add_attention_mass
     from lcdoc.local_engine.kernels.triton_compact import compact
     from lcdoc.local_engine.kernels.triton_load_pages import load_pages
-    from lcdoc.local_engine.kernels.triton_window_scores import window_scores
+    from lcdoc.local_engine.kernels.triton_window_scores import window_lse, window_scores
 
     cache, table, count = rows_of([4, 2], 16, 16, "float32")
     keys, values = cache.keys, cache.values
     q, kept = torch.randn(2, 1, 3, 16), torch.zeros(2, 2, dtype=torch.int64)
-    codes = torch.zeros(2, 4, 16, dtype=torch.int8)
+    codes = torch.zeros(4, 16, dtype=torch.int8)
+    seen = (keys, table, count, kept, kept[0, :0], 1.0)
     calls: dict[str, Any] = {
-        "odd numbers": lambda: window_scores(q, keys, table, count, kept, kept[0], 1.0, pool=4),
-        "at least one query": lambda: window_scores(q[:, :, :0], keys, table, count, kept, kept[0, :0], 1.0),
+        "at least one query": lambda: window_lse(q[:, :, :0], *seen),
+        "each needs one": lambda: window_scores(q, *seen, torch.ones(2, 1, 2)),
         "one number a query": lambda: add_attention_mass(
             torch.zeros(2, 4), q[0].transpose(0, 1).repeat(1, 2, 1), torch.zeros(3, 1), keys, table, count, 1.0
         ),
         "pass both or neither": lambda: compact(keys, values, table, kept, count, shift=kept),
         "to be turned": lambda: compact(keys, values, table, kept, count, shift=kept, frequencies=torch.ones(9)),
-        "pass the new pages": lambda: compact(keys, values, table, kept, count, fresh=True),
-        "each segment needs one": lambda: merge_segments(keys, values, table, count, kept, kept, torch.ones(2, 3)),
-        "int8 needs them": lambda: load_pages(codes, codes, keys, values, table, count),
-        "do not fit head_dim": lambda: load_pages(codes[..., :8], codes[..., :8], keys, values, table, count),
+        "int8 needs them": lambda: load_pages(codes, codes, keys, values, kept[0]),
+        "do not fit head_dim": lambda: load_pages(codes[..., :8], codes[..., :8], keys, values, kept[0]),
     }
     with pytest.raises(EngineError, match=problem):
         calls[problem]()
@@ -278,9 +246,9 @@ CASES: dict[str, Any] = {
         ([1], 1, 1, 64, 16, "float32", {}),
         ([0, 5, 17], 3, 4, 80, 16, "float32", {"over": ("max", "mean")}),
         ([15, 16, 33], 7, 5, 64, 16, "bfloat16", {"bias": True}),
-        ([130, 64], 2, 33, 64, 32, "float32", {"pool": (5, "mean"), "unpooled": 20}),
-        ([66, 3, 0], 2, 70, 16, 16, "bfloat16", {"pool": (7, "max"), "over": ("sum", "max"), "unpooled": 2}),
-        ([200], 4, 8, 128, 64, "bfloat16", {"over": ("max", "max"), "pool": (3, "mean")}),
+        ([130, 64], 2, 33, 64, 32, "float32", {"beside": True}),
+        ([66, 3, 0], 2, 70, 16, 1, "bfloat16", {"over": ("sum", "max"), "reach": 20}),
+        ([200], 4, 8, 128, 64, "bfloat16", {"over": ("max", "max"), "bias": True, "beside": True}),
     ]
 }  # fmt: skip
 CASES |= {
@@ -310,10 +278,10 @@ CASES |= {
         ([600, 5], [560, 4], 16, 32, "float32", {"rotary": 16}),
         ([50, 20], [33, 15], 128, 16, "bfloat16", {"rotary": 128, "pages": "first"}),
         ([50, 2], [40, 1], 80, 16, "float32", {"pages": "first", "bias": True}),
-        ([300, 1, 0], [290, 1, 0], 64, 64, "float32", {"rotary": 64, "pages": "fresh", "bias": True}),
+        ([300, 1, 0], [290, 1, 0], 64, 64, "float32", {"rotary": 64, "pages": "others", "bias": True}),
         ([200, 20, 0], [5, 9, 0], 64, 16, "float32", {"merge": "both", "rotary": 40}),
         ([90, 1], [30, 1], 80, 16, "float32", {"merge": "values"}),
-        ([70, 30], [20, 1], 64, 32, "bfloat16", {"merge": "both", "pages": "fresh", "rotary": 64}),
+        ([70, 30], [20, 1], 64, 32, "bfloat16", {"merge": "both", "pages": "others", "rotary": 64}),
     ]
 }
 CASES |= {
@@ -332,34 +300,23 @@ CASES |= {
     ]
 }
 CASES |= {
-    f"segments {runs} D{head_dim} page {page_size} {kind} flat={flat}": (
-        check_segments,
-        {"runs": runs, "head_dim": head_dim, "page_size": page_size, "kind": kind, "flat": flat},
-    )
-    for runs, head_dim, page_size, kind, flat in [
-        ([[1], []], 64, 16, "float32", False),
-        ([[1, 17, 3, 9], [30], [2, 1]], 80, 16, "float32", False),
-        ([[8, 1, 12], [1, 1]], 128, 32, "bfloat16", False),
-        ([[4, 3]], 64, 16, "float32", True),
-    ]
-}
-CASES |= {
-    f"load {lengths} D{head_dim} page {page_size} {kind} coded={coded}": (
+    f"load {count} D{head_dim} page {page_size} {kind} coded={coded}": (
         check_load,
-        {"lengths": lengths, "head_dim": head_dim, "page_size": page_size, "kind": kind, "coded": coded},
+        {"count": count, "head_dim": head_dim, "page_size": page_size, "kind": kind, "coded": coded},
     )
-    for lengths, head_dim, page_size, kind, coded in [
-        ([1, 0], 64, 16, "float32", False),
-        ([70, 16, 33], 80, 16, "bfloat16", False),
-        ([40, 0, 65], 128, 32, "bfloat16", True),
-        ([17], 64, 16, "float32", True),
+    for count, head_dim, page_size, kind, coded in [
+        (1, 64, 16, "float32", False),
+        (119, 80, 16, "bfloat16", False),
+        (105, 128, 32, "bfloat16", True),
+        (17, 64, 16, "float32", True),
+        (0, 64, 16, "float32", False),
     ]
 }
 CASES |= {
     f"refuses: {problem}": (check_refused, {"problem": problem})
     for problem in (
-        "odd numbers", "at least one query", "one number a query", "pass both or neither", "to be turned",
-        "pass the new pages", "each segment needs one", "int8 needs them", "do not fit head_dim",
+        "at least one query", "each needs one", "one number a query", "pass both or neither", "to be turned",
+        "int8 needs them", "do not fit head_dim",
     )
 }  # fmt: skip
 

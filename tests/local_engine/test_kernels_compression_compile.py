@@ -15,13 +15,17 @@ def empty_rows(head_dim: int, kind: str, page_size: int = 16) -> tuple[torch.Ten
     return pages, torch.zeros(2, 4, dtype=torch.int32), torch.ones(2, dtype=torch.int32)
 
 
-def window(head_dim: int, groups: int, kind: str, pool: int = 1, bias: bool = False) -> None:
-    from lcdoc.local_engine.kernels.triton_window_scores import window_scores
+def window(head_dim: int, groups: int, kind: str, over: tuple[str, str] = ("sum", "mean"), bias: bool = False) -> None:
+    from lcdoc.local_engine.kernels.triton_window_scores import window_lse, window_scores
 
-    pages, table, lengths = empty_rows(head_dim, kind)
+    # As the engine names single entries.
+    pages, lengths = empty_rows(head_dim, kind)[0].view(-1, 1, head_dim), torch.full((2,), 64, dtype=torch.int32)
+    table = torch.zeros(2, 64, dtype=torch.int64)
     q, positions = torch.empty(2, groups, 32, head_dim, dtype=TYPES[kind]), torch.zeros(2, 64, dtype=torch.int64)
-    options = (0.1, "sum", "mean", pool, "mean", None, torch.empty(8, 16) if bias else None)
-    window_scores(q, pages, table, lengths, positions, positions[0, :32], *options)
+    seen = (q, pages, table, lengths, positions, positions[0, :32], 0.1)
+    added = torch.empty(2, 64) if bias else None
+    window_lse(*seen, 99 if bias else None, added)
+    window_scores(*seen, torch.empty(2, groups, 32), *over, added)
 
 
 def mass(head_dim: int, groups: int, kind: str, window: int | None = None, bias: bool = False) -> None:
@@ -33,34 +37,32 @@ def mass(head_dim: int, groups: int, kind: str, window: int | None = None, bias:
     add_attention_mass(torch.empty(2, 4096), q, torch.empty(512, 2 * groups), pages, table, lengths, *rest)
 
 
-def compaction(head_dim: int, kind: str, rotary: int = 0, merge: bool = False, fresh: bool = False) -> None:
+def compaction(head_dim: int, kind: str, rotary: int = 0, merge: bool = False) -> None:
     from lcdoc.local_engine.kernels.triton_compact import compact
 
     pages, table, counts = empty_rows(head_dim, kind)
     kept = torch.zeros(2, 4096, dtype=torch.int64)
     compact(
-        pages, pages, table, kept, counts, table if fresh else None,
-        kept.int() if rotary else None, torch.ones(rotary // 2) if rotary else None,
-        kept if merge else None, torch.empty(2, 4096) if merge else None, True, torch.empty(8, 16), fresh=fresh,
+        pages, pages, table, kept, counts, table,
+        kept if rotary else None, torch.ones(rotary // 2) if rotary else None,
+        kept if merge else None, torch.empty(2, 4096) if merge else None, True, torch.empty(8, 16),
     )  # fmt: skip
 
 
 def adjacent(head_dim: int, kind: str) -> None:
-    from lcdoc.local_engine.kernels.triton_adjacent import adjacent_similarity, merge_segments
+    from lcdoc.local_engine.kernels.triton_adjacent import adjacent_similarity
 
     pages, table, lengths = empty_rows(head_dim, kind)
-    segments = torch.zeros(2, 64, dtype=torch.int64)
     adjacent_similarity(pages, table, lengths, 64)
-    merge_segments(pages, pages, table, lengths, segments, segments, torch.ones(2, 64))
 
 
 def loading(head_dim: int, kind: str, coded: bool) -> None:
     from lcdoc.local_engine.kernels.triton_load_pages import load_pages
 
-    pages, table, lengths = empty_rows(head_dim, kind)
-    source = torch.empty(2, 64, head_dim, dtype=torch.int8 if coded else TYPES[kind])
-    scale = torch.empty(2, 64) if coded else None
-    load_pages(source, source, pages, pages, table, lengths, scale, scale)
+    pages, _, _ = empty_rows(head_dim, kind)
+    source = torch.empty(64, head_dim, dtype=torch.int8 if coded else TYPES[kind])
+    scale = torch.empty(64, dtype=torch.float16) if coded else None
+    load_pages(source, source, pages, pages, torch.zeros(64, dtype=torch.int64), scale, scale)
 
 
 CASES = {
@@ -69,14 +71,14 @@ CASES = {
         {"capability": capability, "launch": launch, "options": options, "unit": unit},
     )
     for capability, launch, options, unit in [
-        (80, window, {"head_dim": 128, "groups": 7, "kind": "bfloat16", "pool": 7}, AMPERE),
+        (80, window, {"head_dim": 128, "groups": 7, "kind": "bfloat16", "over": ("max", "max")}, AMPERE),
         (90, window, {"head_dim": 80, "groups": 8, "kind": "bfloat16", "bias": True}, ""),
         (80, window, {"head_dim": 64, "groups": 3, "kind": "float32"}, AMPERE),
         (80, mass, {"head_dim": 128, "groups": 8, "kind": "bfloat16"}, AMPERE),
         (90, mass, {"head_dim": 64, "groups": 7, "kind": "bfloat16", "window": 99, "bias": True}, HOPPER),
         (80, mass, {"head_dim": 80, "groups": 2, "kind": "float32"}, AMPERE),
         (80, compaction, {"head_dim": 64, "kind": "bfloat16"}, ""),
-        (90, compaction, {"head_dim": 128, "kind": "bfloat16", "rotary": 128, "fresh": True}, ""),
+        (90, compaction, {"head_dim": 128, "kind": "bfloat16", "rotary": 128}, ""),
         (80, compaction, {"head_dim": 80, "kind": "float32", "rotary": 32, "merge": True}, ""),
         (80, adjacent, {"head_dim": 128, "kind": "bfloat16"}, ""),
         (90, adjacent, {"head_dim": 80, "kind": "float32"}, ""),

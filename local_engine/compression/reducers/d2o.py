@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lcdoc.local_engine.compression.parts import Heads, Needs, Reduced
-from lcdoc.local_engine.compression.reducers.nearest import nearest, summed
+from lcdoc.local_engine.compression.parts import Heads, Merged, Needs
+from lcdoc.local_engine.compression.reducers.nearest import merged, nearest
 from lcdoc.local_engine.errors import InvalidRequestError
 
 THRESHOLD = "d2o_threshold"
@@ -48,19 +48,13 @@ class D2O:
     def biased(self) -> bool:
         return False
 
-    def reduce(self, heads: Heads, keep: Tensor, scores: Tensor) -> Reduced:
+    def reduce(self, heads: Heads, keep: Tensor, scores: Tensor) -> Merged:
         cosines, target = nearest(heads.keys, ~keep, keep)
         threshold = self._threshold(heads, cosines)
         heads.state[THRESHOLD] = threshold.to(torch.float32)[:, None].repeat(1, keep.shape[1])
-        merged = torch.isfinite(cosines) & (cosines >= threshold[:, None] - _ROUNDING)
-        weights = torch.where(merged, cosines.exp(), 0.0)
-        total = summed(weights, target)[..., None]
-
-        def blend(entries: Tensor) -> Tensor:
-            blended = (math.e * entries.to(torch.float32) + summed(weights, target, entries)) / (math.e + total)
-            return torch.where(total > 0, blended.to(entries.dtype), entries)
-
-        return Reduced(blend(heads.keys), blend(heads.values))
+        alike = torch.isfinite(cosines) & (cosines >= threshold[:, None] - _ROUNDING)
+        weights = torch.where(alike, cosines.exp(), 0.0)
+        return merged(keep, target, weights, torch.full_like(weights, math.e))
 
     def _threshold(self, heads: Heads, cosines: Tensor) -> Tensor:
         """float64 [H]; 0 where there is still nothing to tell it from."""

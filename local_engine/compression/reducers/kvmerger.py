@@ -23,10 +23,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, pad
+from torch.nn.functional import pad
 
-from lcdoc.local_engine.compression.parts import Heads, Needs, Reduced
-from lcdoc.local_engine.compression.reducers.nearest import nearest, summed
+from lcdoc.local_engine.compression.parts import Heads, Merged, Needs
+from lcdoc.local_engine.compression.reducers.nearest import merged, nearest, summed
 from lcdoc.local_engine.errors import InvalidRequestError
 
 
@@ -53,10 +53,9 @@ class KVMerger:
     def biased(self) -> bool:
         return self.log_count
 
-    def reduce(self, heads: Heads, keep: Tensor, scores: Tensor) -> Reduced:
+    def reduce(self, heads: Heads, keep: Tensor, scores: Tensor) -> Merged:
         keys = heads.keys.to(torch.float32)
-        places = keep & ~heads.protected
-        target = self._targets(keys, keep, heads.protected, scores)
+        target = self._targets(heads, keys, keep, scores)
         joins = target >= 0
         target = target.clamp(min=0)
 
@@ -68,24 +67,17 @@ class KVMerger:
         if self.log_count and "bias" in heads.state:
             counts = heads.state["bias"].exp()
         weights = torch.where(joins, counts * near, 0.0)
-        total = (counts + summed(weights, target))[..., None]
-        grown = (places & (summed(weights, target) > 0))[..., None]
-
-        def merge(entries: Tensor) -> Tensor:
-            merged = (counts[..., None] * entries.to(torch.float32) + summed(weights, target, entries)) / total
-            return torch.where(grown, merged.to(entries.dtype), entries)
-
         bias = None
         if self.log_count:
             bias = (counts + summed(torch.where(joins, counts, 0.0), target)).log()
-        return Reduced(merge(heads.keys), merge(heads.values), bias)
+        return merged(keep, target, weights, counts, bias=bias)
 
-    def _targets(self, keys: Tensor, keep: Tensor, protected: Tensor, scores: Tensor) -> Tensor:
-        """Which kept entry each evicted one is merged into: int64 [H, n], -1 for none."""
-        n = keep.shape[1]
+    def _targets(self, heads: Heads, keys: Tensor, keep: Tensor, scores: Tensor) -> Tensor:
+        """Which kept entry, that is not protected, each evicted one is merged into: int64 [H, n], -1 for none."""
+        n, protected = keep.shape[1], heads.protected
         index = torch.arange(n, device=keep.device).expand_as(keep)
         places = keep & ~protected
-        alike = cosine_similarity(keys[:, 1:], keys[:, :-1], dim=-1) > self.threshold
+        alike = heads.kernels.adjacent_similarity(heads) > self.threshold
         joined = pad(alike & ~protected[:, 1:] & ~protected[:, :-1], (1, 0))
         run = (~joined).cumsum(-1) - 1
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from lcdoc.local_engine.compression.parts import Merged
+
 _STRIP = 1 << 24
 """Similarities held at once: 64 MiB of float32."""
 
@@ -55,6 +57,21 @@ def nearest(keys: Tensor, asking: Tensor, among: Tensor) -> tuple[Tensor, Tensor
     alone = ~asking | ~among.any(-1, keepdim=True)
     itself = torch.arange(asking.shape[1], device=keys.device)
     return similarity.masked_fill_(alone, -torch.inf), torch.where(alone, itself, target)
+
+
+def merged(
+    keep: Tensor, target: Tensor, weights: Tensor, own: Tensor, *, keys: bool = True, bias: Tensor | None = None
+) -> Merged:
+    """Every kept entry j as (own_j x_j + sum of weights_i x_i) / (own_j + sum of weights_i), over all evicted i whose
+    `target` is j.
+
+    `weights` and `own` are float32 [H, n]; a weight is 0 for what is dropped.
+    """
+    goes = ~keep & (weights > 0)
+    share = torch.where(keep, own, torch.where(goes, weights, 0.0))
+    into = torch.where(keep, torch.arange(keep.shape[1], device=keep.device), torch.where(goes, target, -1))
+    total = torch.zeros_like(share).scatter_add_(1, into.clamp(min=0), share)
+    return Merged(into, share / total.gather(1, into.clamp(min=0)).masked_fill_(into < 0, 1.0), keys, bias)
 
 
 def summed(weights: Tensor, target: Tensor, entries: Tensor | None = None) -> Tensor:

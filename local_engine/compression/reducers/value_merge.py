@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lcdoc.local_engine.compression.parts import Heads, Needs, Reduced
-from lcdoc.local_engine.compression.reducers.nearest import nearest, summed
+from lcdoc.local_engine.compression.parts import Heads, Merged, Needs
+from lcdoc.local_engine.compression.reducers.nearest import merged, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,9 @@ class ValueMerge:
     def biased(self) -> bool:
         return False
 
-    def reduce(self, heads: Heads, keep: Tensor, scores: Tensor) -> Reduced:
+    def reduce(self, heads: Heads, keep: Tensor, scores: Tensor) -> Merged:
         cosines, target = nearest(heads.keys, ~keep, keep)
         lengths = torch.linalg.vector_norm(heads.values, dim=-1, dtype=torch.float32)
         both = lengths + lengths.gather(1, target)
         weights = cosines.clamp(min=0) * lengths / both.clamp(min=torch.finfo(torch.float32).tiny)
-        total = summed(weights, target)[..., None]
-        blended = (heads.values + summed(weights, target, heads.values)) / (1 + total)
-        return Reduced(heads.keys, torch.where(total > 0, blended.to(heads.values.dtype), heads.values))
+        return merged(keep, target, weights, torch.ones_like(weights), keys=False)

@@ -22,7 +22,7 @@ from torch import Tensor
 from lcdoc.local_engine.compression.parts import Heads, Needs
 from lcdoc.local_engine.compression.scorers.leverage import leverage_scores, sketch
 from lcdoc.local_engine.compression.scorers.projected import projected_lengths
-from lcdoc.local_engine.compression.scorers.window_attention import window_attention, window_queries
+from lcdoc.local_engine.compression.scorers.window_attention import window_queries
 from lcdoc.local_engine.errors import InvalidRequestError
 
 PIECE_TOKENS: Final = 2048
@@ -36,8 +36,6 @@ _PROMPT_TOKENS: Final = 256
 """Room for the prompt, and for what a chat template puts around it."""
 _SKETCH: Final = 48
 _RIDGE: Final = 1e-3
-_BLOCK: Final = 128
-"""Queries looked at together: a strip of a whole piece over a long cache would be larger than the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,9 @@ class KVzip:
         return Needs(window=PIECE_TOKENS + _PROMPT_TOKENS, probe="repeat")
 
     def score(self, heads: Heads) -> Tensor:
-        return _most(heads, None, None) * _leverage(heads, self.leverage)
+        queries, positions = window_queries(heads)
+        most = heads.kernels.window_scores(heads, queries, positions, "max", beside=heads.beside)
+        return most * _leverage(heads, self.leverage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,16 @@ class KVzipPlus:
         if heads.hidden is None:
             raise ValueError(f"layer {heads.model.layer} came without its input: ask for it by `Needs.hidden`")
         inputs = heads.hidden.to(torch.float32).norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
-        taken = _most(heads, projected_lengths(heads.values, heads.model.output()), inputs)
+        lengths = projected_lengths(heads.values, heads.model.output())
+        queries, positions = window_queries(heads)
+        taken = torch.zeros(heads.positions.shape, device=heads.positions.device)
+        for head in range(queries.shape[1]):
+            one = slice(head, head + 1)
+            beside = None if heads.beside is None else heads.beside[:, one]
+            most = heads.kernels.window_scores(
+                heads, queries[:, one], positions, "max", beside=beside, factors=1 / inputs
+            )
+            taken = torch.maximum(taken, most * lengths[:, head])
         return taken * _leverage(heads, self.leverage)
 
 
@@ -101,25 +110,3 @@ def _leverage(heads: Heads, power: float) -> Tensor | float:
     keys = heads.model.rotate(heads.keys.to(torch.float32), -heads.rotated_at)
     drawn = sketch(keys.shape[-1], _SKETCH, heads.model.layer, keys.device)
     return (keys.shape[1] * leverage_scores(keys, drawn, _RIDGE)).pow(power)
-
-
-def _most(heads: Heads, lengths: Tensor | None, inputs: Tensor | None) -> Tensor:
-    """float32 [H, n]: the most of attention, times `lengths` [H, G, n] and over `inputs` [w] where they are given."""
-    queries, positions = window_queries(heads)
-    most = torch.zeros(heads.positions.shape, device=heads.keys.device)
-    for start in range(0, len(positions), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        attention = window_attention(
-            queries[:, :, block],
-            heads.keys,
-            positions[block],
-            heads.rotated_at,
-            heads.model.scale,
-            bias=heads.state.get("bias"),
-            beside=None if heads.beside is None else heads.beside[:, :, block],
-        )
-        if inputs is not None:
-            attention /= inputs[block].unsqueeze(1)
-        seen = attention.amax(dim=2)
-        most = torch.maximum(most, (seen if lengths is None else seen * lengths).amax(dim=1))
-    return most

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lcdoc.local_engine.compression.parts import Heads, Needs
 from lcdoc.local_engine.compression.scorers.snapkv import Pooling, check_pooling, pooled
-from lcdoc.local_engine.compression.scorers.window_attention import attention_of_window
+from lcdoc.local_engine.compression.scorers.window_attention import mean_attention
 from lcdoc.local_engine.errors import InvalidRequestError
 
 
@@ -52,5 +52,5 @@ def probed(heads: Heads, window: int, kernel: int, pooling: Pooling) -> Tensor:
 
     A probe comes after the text, so that no entry is in the window and all are pooled.
     """
-    attention = attention_of_window(heads, window).mean((1, 2))
+    attention = mean_attention(heads, window)
     return pooled(attention, torch.ones_like(attention, dtype=torch.bool), kernel, pooling)

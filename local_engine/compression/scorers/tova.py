@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lcdoc.local_engine.compression.parts import Heads, Needs
-from lcdoc.local_engine.compression.scorers.window_attention import attention_of_window
+from lcdoc.local_engine.compression.scorers.window_attention import mean_attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,5 +23,5 @@ class Tova:
         return Needs(window=1, whole_layer=True)
 
     def score(self, heads: Heads) -> Tensor:
-        attention = attention_of_window(heads, 1)[:, :, 0]
-        return attention.mean((0, 1)).expand(len(attention), -1).contiguous()
+        attention = mean_attention(heads, 1)
+        return attention.mean(0).expand(len(attention), -1).contiguous()

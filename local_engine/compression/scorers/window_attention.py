@@ -5,10 +5,13 @@ Only w x n numbers for each query head, w being the window: nothing grows with t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from lcdoc.local_engine.compression.parts import Heads
+if TYPE_CHECKING:
+    from lcdoc.local_engine.compression.parts import Heads
 
 
 def window_logits(
@@ -70,26 +73,9 @@ def window_queries(heads: Heads, last: int | None = None) -> tuple[Tensor, Tenso
     return heads.queries[:, :, -last:], heads.query_positions[-last:]
 
 
-def attention_of_window(heads: Heads, last: int | None = None) -> Tensor:
-    """`window_attention` of the `last` queries over the heads' entries: float32 [H, G, w, n]."""
-    queries, query_positions = window_queries(heads, last)
-    bias = heads.state.get("bias")
-    return window_attention(queries, heads.keys, query_positions, heads.rotated_at, heads.model.scale, bias=bias)
-
-
 def mean_attention(heads: Heads, last: int | None = None) -> Tensor:
-    """The mean of `attention_of_window` over the group and the queries: float32 [H, n].
-
-    One query head of the group at a time: a strip for all of them would be larger than a long cache.
-    """
-    queries, query_positions = window_queries(heads, last)
-    keys, bias = heads.keys.to(torch.float32), heads.state.get("bias")
-    mean = torch.zeros(keys.shape[:2], device=keys.device)
-    for head in range(queries.shape[1]):
-        asked = queries[:, head : head + 1]
-        strip = window_attention(asked, keys, query_positions, heads.rotated_at, heads.model.scale, bias=bias)
-        mean += strip.mean((1, 2))
-    return mean.div_(queries.shape[1])
+    """The attention that the `last` queries give each entry, its mean over them and the group: float32 [H, n]."""
+    return heads.kernels.window_scores(heads, *window_queries(heads, last), "mean")
 
 
 def before_window(heads: Heads, last: int | None = None) -> Tensor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lcdoc.local_engine.compression.parts import Heads, LayerModel, Reduced
+from lcdoc.local_engine.compaction import Merging, merge_kept
+from lcdoc.local_engine.compression.parts import Heads, LayerModel, Reduced, Reducer
+from lcdoc.local_engine.pages import PagePool
 
 
 def layer_model(dim: int, *, layer: int = 0, kv_heads: int = 1) -> LayerModel:
@@ -67,6 +70,20 @@ def random_keep(heads: Heads, share: float, *, seed: int = 0) -> tuple[Tensor, T
     """Keeps what is protected and about `share` of the rest, in each head another number; and random scores."""
     scores = torch.rand(heads.positions.shape, generator=torch.Generator().manual_seed(seed))
     return (scores < share) | heads.protected, -scores
+
+
+def carried_out(reducer: Reducer, heads: Heads, keep: Tensor, scores: Tensor) -> Reduced:
+    """What a reducer makes of the entries; merges are made in a cache with a page for each row."""
+    made = reducer.reduce(heads, keep, scores)
+    if isinstance(made, Reduced):
+        return made
+    count, n, dim = heads.keys.shape
+    pool = PagePool(count, n, dim, heads.keys.dtype)
+    pool.keys.copy_(heads.keys)
+    pool.values.copy_(heads.values)
+    merging = Merging(made.into[None], made.shares[None], made.keys)
+    merge_kept(pool, keep[None], np.arange(count, dtype=np.int32).reshape(1, count, 1), merging)
+    return Reduced(pool.keys, pool.values, made.bias)
 
 
 def attend(heads: Heads, reduced: Reduced | None = None, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -52,6 +52,7 @@ class Watching:
 
     def score(self, heads: Heads) -> Tensor:
         self.shown.append(heads)
+        assert heads.keys.shape == heads.values.shape  # copied now, before the cut
         heads.state["age"] = heads.state.get("age", torch.zeros_like(heads.positions, dtype=torch.float32)) + 1
         return -((heads.positions * 37) % 101).float()
 

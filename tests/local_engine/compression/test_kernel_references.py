@@ -8,15 +8,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lcdoc.local_engine.compaction import move_kept
+from lcdoc.local_engine.compression.attention_mass import attention_mass, log_mass
+from lcdoc.local_engine.compression.parts import Heads, Merged
 from lcdoc.local_engine.compression.reducers.d2o import D2O
-from lcdoc.local_engine.compression.reducers.nearest import nearest, summed
 from lcdoc.local_engine.compression.reducers.value_merge import ValueMerge
-from lcdoc.local_engine.compression.scorers.snapkv import SnapKV
-from lcdoc.local_engine.compression.scorers.tova import Tova
+from lcdoc.local_engine.compression_kernels_torch import TORCH
 from lcdoc.local_engine.kernels import compression_reference
 from lcdoc.local_engine.operations_cpu import rotate
 from lcdoc.local_engine.pages import PagePool
-from lcdoc.tests.local_engine.compression.cut_heads import random_heads
+from lcdoc.tests.local_engine.compression.cut_heads import carried_out, random_heads
 
 PAGE = 16
 
@@ -43,29 +43,42 @@ def rows(pages: Tensor, table: Tensor, count: int) -> Tensor:
     return pages[table.long()].flatten(1, 2)[:, :count]
 
 
-@pytest.mark.parametrize(("window", "kernel", "pooling"), [(8, 5, "avg"), (1, 3, "max"), (20, 1, "avg")])
-def test_window_scores_are_snapkv(window: int, kernel: int, pooling: str) -> None:
+def scored(heads: Heads, *over: str) -> Tensor:
+    """By the reference of the kernels, over pages."""
+    assert heads.queries is not None and heads.query_positions is not None
+    (keys,), table = paged(heads.keys)
+    lengths = torch.full((len(table),), heads.keys.shape[1])
+    seen = (heads.queries, keys, table, lengths, heads.rotated_at, heads.query_positions, heads.model.scale)
+    bias = heads.state.get("bias")
+    lse = compression_reference.window_lse(*seen, bias=bias)
+    return compression_reference.window_scores(*seen, lse, *over, bias)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("window", [1, 8, 20])
+def test_window_scores_are_the_attention_of_strips(window: int, biased: bool) -> None:
     heads = random_heads((3, 45, 16), seed=1, groups=3, window=window)
+    if biased:
+        heads.state["bias"] = torch.randn(3, 45)
     assert heads.queries is not None and heads.query_positions is not None
-    (keys,), table = paged(heads.keys)
-    lengths = torch.full((3,), 45)
-    before = (heads.rotated_at < heads.query_positions[0]).sum(1)
-    scores = compression_reference.window_scores(
-        heads.queries, keys, table, lengths, heads.rotated_at, heads.query_positions, heads.model.scale,
-        pool=kernel, pooling="mean" if pooling == "avg" else "max", pooled=before,
-    )  # fmt: skip
-    wanted = SnapKV(window, kernel, pooling).score(heads)  # type: ignore[arg-type]
-    torch.testing.assert_close(scores / window, wanted)
+    mean, most = (TORCH.window_scores(heads, heads.queries, heads.query_positions, over) for over in ("mean", "max"))
+    torch.testing.assert_close(scored(heads, "sum", "mean") / window, mean)
+    torch.testing.assert_close(scored(heads, "max", "max"), most)
 
 
-def test_window_scores_of_one_query_are_tova() -> None:
-    heads = random_heads((2, 33, 16), seed=2, groups=2, window=1)
-    assert heads.queries is not None and heads.query_positions is not None
-    (keys,), table = paged(heads.keys)
-    scores = compression_reference.window_scores(
-        heads.queries, keys, table, torch.tensor([33, 33]), heads.rotated_at, heads.query_positions, heads.model.scale
+@pytest.mark.parametrize("window", [None, 6])
+def test_masses_are_those_of_strips(window: int | None) -> None:
+    keys, queries = torch.randn(2, 30, 16), torch.randn(9, 2, 3, 16)
+    (pages,), table = paged(keys)
+    before = torch.full((2,), 21)
+    places = torch.arange(30)
+    seen = (pages, table, torch.full((2,), 30), places.expand(2, -1), places[21:], 0.25)
+    lse = compression_reference.window_lse(queries.permute(1, 2, 0, 3), *seen, window)
+    torch.testing.assert_close(lse.permute(2, 0, 1), log_mass(queries, keys, 0.25, window=window))
+    mass = compression_reference.add_attention_mass(
+        torch.zeros(2, 30), queries.flatten(1, 2), lse.permute(2, 0, 1).flatten(1), pages, table, before, 0.25, window
     )
-    torch.testing.assert_close(scores.mean(0, keepdim=True).expand(2, -1), Tova().score(heads))
+    torch.testing.assert_close(mass, attention_mass(queries, keys, 0.25, window=window))
 
 
 @pytest.mark.parametrize("both", [True, False])
@@ -75,24 +88,15 @@ def test_compaction_merges_as_reducers_do(both: bool) -> None:
     keep[:, 7] = True
     counts, most = keep.sum(1), int(keep.sum(1).max())
     ranks = keep.cumsum(1) - 1
-    cosines, target = nearest(heads.keys, ~keep, keep)
-    if both:
-        merged = D2O().reduce(heads, keep, torch.zeros(3, 50))
-        mean = cosines.masked_fill(keep, 0).sum(1, keepdim=True) / (~keep).sum(1, keepdim=True)
-        goes = ~keep & (cosines >= mean - 1e-6)
-        shares, own = torch.where(goes, cosines.exp(), 0.0), torch.e
-    else:
-        merged = ValueMerge().reduce(heads, keep, torch.zeros(3, 50))
-        goes = ~keep
-        norms = heads.values.norm(dim=-1)
-        shares, own = torch.where(goes, cosines.clamp(min=0) * norms / (norms + norms.gather(1, target)), 0.0), 1.0
-    total = own + summed(shares, target)
-    weights = torch.where(keep, own / total, shares / total.gather(1, target))
-    destination = torch.where(keep, ranks, torch.where(goes, ranks.gather(1, target), -1))
+    reducer = D2O() if both else ValueMerge()
+    made = reducer.reduce(heads, keep, torch.zeros(3, 50))
+    assert isinstance(made, Merged)
+    merged = carried_out(reducer, heads, keep, torch.zeros(3, 50))
+    destination = torch.where(made.into >= 0, ranks.gather(1, made.into.clamp(min=0)), -1)
     (keys, values), table = paged(heads.keys, heads.values)
     kept = keep.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
     compression_reference.compact(
-        keys, values, table, kept, counts, destination=destination, weights=weights, merge_keys=both
+        keys, values, table, kept, counts, destination=destination, weights=made.shares, merge_keys=made.keys
     )
     for mine, theirs in ((keys, merged.keys), (values, merged.values)):
         for row, wanted, chosen, count in zip(rows(mine, table, most), theirs, keep, counts.tolist(), strict=True):

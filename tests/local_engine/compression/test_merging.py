@@ -18,7 +18,7 @@ from lcdoc.local_engine.compression.reducers.nearest import nearest
 from lcdoc.local_engine.compression.reducers.value_merge import ValueMerge
 from lcdoc.local_engine.compression.registry import REDUCERS, part_class
 from lcdoc.local_engine.errors import InvalidRequestError
-from lcdoc.tests.local_engine.compression.cut_heads import distance, random_heads, random_keep
+from lcdoc.tests.local_engine.compression.cut_heads import carried_out, distance, random_heads, random_keep
 
 MERGERS = [ValueMerge(), KVMerger(threshold=0.5), KVMerger(threshold=0.5, log_count=True), D2O(), CaM(following=5)]
 ALL = [Drop(), *MERGERS, AttentionMatching(values=True)]
@@ -152,7 +152,7 @@ def test_a_merge_is_the_papers_formula(reducer, loops, shape, alike, monkeypatch
         keep, scores = random_keep(heads, share, seed=seed)
         heads.state["bias"] = torch.rand(keep.shape)
         keys, values, bias = loops(heads, keep, scores)
-        reduced = reducer.reduce(heads, keep, scores)
+        reduced = carried_out(reducer, heads, keep, scores)
         torch.testing.assert_close(reduced.keys[keep].double(), keys[keep], rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(reduced.values[keep].double(), values[keep], rtol=1e-5, atol=1e-5)
         assert (reduced.bias is not None) == reducer.biased
@@ -166,7 +166,7 @@ def test_a_merge_is_the_papers_formula(reducer, loops, shape, alike, monkeypatch
 def test_merging_nothing_changes_nothing(reducer, dtype, shape):
     heads = random_heads(shape, dtype=dtype, window=4)
     keep, scores = torch.ones(shape[:2], dtype=torch.bool), torch.rand(shape[:2])
-    reduced = reducer.reduce(heads, keep, scores)
+    reduced = carried_out(reducer, heads, keep, scores)
     assert torch.equal(reduced.keys, heads.keys)
     assert torch.equal(reduced.values, heads.values)
     assert reduced.bias is None or not reduced.bias.any()
@@ -178,7 +178,7 @@ def test_dtypes_stay_and_entries_are_not_written_to(reducer):
     heads = random_heads((2, 40, 8), dtype=torch.bfloat16, window=8, alike=4)
     keys, values = heads.keys.clone(), heads.values.clone()
     keep, scores = random_keep(heads, 0.4)
-    reduced = reducer.reduce(heads, keep, scores)
+    reduced = carried_out(reducer, heads, keep, scores)
     assert torch.equal(heads.keys, keys)
     assert torch.equal(heads.values, values)
     assert reduced.keys.dtype == reduced.values.dtype == torch.bfloat16
@@ -193,11 +193,11 @@ def test_a_head_that_keeps_nothing_is_left_alone(reducer):
     heads = random_heads((2, 30, 8), window=8, alike=4)
     keep, scores = random_keep(heads, 0.4)
     keep[0] = False
-    reduced = reducer.reduce(heads, keep, scores)
+    reduced = carried_out(reducer, heads, keep, scores)
     assert torch.equal(reduced.values[0], heads.values[0])
     assert reduced.values[1][keep[1]].isfinite().all()
     assert not torch.equal(reduced.values[1], heads.values[1]) or isinstance(reducer, Drop)
-    nothing = reducer.reduce(heads, torch.zeros_like(keep), scores)
+    nothing = carried_out(reducer, heads, torch.zeros_like(keep), scores)
     assert torch.equal(nothing.values, heads.values)
 
 
@@ -207,7 +207,7 @@ def test_identical_entries_merge_to_themselves(reducer):
     heads.keys[:] = heads.keys[:, :1].clone()
     heads.values[:] = heads.values[:, :1].clone()
     keep, scores = random_keep(heads, 0.3)
-    reduced = reducer.reduce(heads, keep, scores)
+    reduced = carried_out(reducer, heads, keep, scores)
     torch.testing.assert_close(reduced.keys, heads.keys)
     torch.testing.assert_close(reduced.values, heads.values)
 
@@ -217,7 +217,7 @@ def test_heads_are_reduced_alike_one_by_one(reducer):
     """As where rows of a layer differ in length."""
     heads = random_heads((3, 50, 8), window=8, alike=3, sinks=1)
     keep, scores = random_keep(heads, 0.3)
-    together = reducer.reduce(heads, keep, scores)
+    together = carried_out(reducer, heads, keep, scores)
     for head in range(3):
         part = slice(head, head + 1)
         one = Heads(
@@ -229,7 +229,7 @@ def test_heads_are_reduced_alike_one_by_one(reducer):
             state={name: figures[part] for name, figures in heads.state.items() if name != THRESHOLD},
             first=head,
         )
-        alone = reducer.reduce(one, keep[part], scores[part])
+        alone = carried_out(reducer, one, keep[part], scores[part])
         torch.testing.assert_close(alone.keys[0], together.keys[head], rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(alone.values[0], together.values[head], rtol=1e-4, atol=1e-4)
         assert alone.bias is None or torch.allclose(alone.bias[0], together.bias[head], atol=1e-4)
@@ -240,7 +240,8 @@ def test_what_resembles_is_better_merged_than_dropped(reducer):
     """Stretches of entries with nearly one key and values of their own, of each of which two are kept."""
     heads = random_heads((2, 240, 16), window=20, alike=6, groups=3)
     keep = (torch.arange(240) % 3 == 0).repeat(2, 1)
-    merged, dropped = (distance(heads, way.reduce(heads, keep, -torch.rand(2, 240)), keep) for way in (reducer, Drop()))
+    scores = -torch.rand(2, 240)
+    merged, dropped = (distance(heads, carried_out(way, heads, keep, scores), keep) for way in (reducer, Drop()))
     assert merged < 0.8 * dropped
 
 
@@ -250,10 +251,10 @@ def test_cam_gives_all_it_draws_away(monkeypatch):
     heads.state["mass"] = torch.ones_like(heads.state["mass"])
     heads.state["seen"] = torch.ones_like(heads.state["mass"])
     keep, scores = random_keep(heads, 0.3)
-    reduced = CaM(following=7, most=99.0).reduce(heads, keep, scores)
+    reduced = carried_out(CaM(following=7, most=99.0), heads, keep, scores)
     torch.testing.assert_close((reduced.values * keep[..., None]).sum(1), heads.values.sum(1), rtol=1e-4, atol=1e-4)
     heads.state["mass"][~keep] = 0
-    assert torch.equal(CaM().reduce(heads, keep, scores).values, heads.values)
+    assert torch.equal(carried_out(CaM(), heads, keep, scores).values, heads.values)
 
 
 def test_cams_draws_are_even_and_its_own():
@@ -275,7 +276,7 @@ def test_cam_merges_as_often_as_attention_says():
     heads.state["mass"] = torch.full_like(heads.state["mass"], 0.25)
     heads.state["mass"][:, -1] = 1.0
     heads.values[:] = 1.0
-    merged = CaM(most=5000.0).reduce(heads, heads.protected, heads.state["mass"]).values[0, -1, 0] - 1
+    merged = carried_out(CaM(most=5000.0), heads, heads.protected, heads.state["mass"]).values[0, -1, 0] - 1
     assert abs(merged / 4000 - 0.25) < 0.03
 
 
@@ -303,7 +304,7 @@ def test_d2o_drops_what_resembles_nothing_kept():
     heads = random_heads((1, 4, 3))
     heads.keys[0] = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0.9, 0.1, 0], [0, 0.2, 0.9]])
     keep = torch.tensor([[True, True, False, False]])
-    reduced = D2O().reduce(heads, keep, torch.zeros(1, 4))
+    reduced = carried_out(D2O(), heads, keep, torch.zeros(1, 4))
     assert not torch.equal(reduced.values[0, 0], heads.values[0, 0])
     assert torch.equal(reduced.values[0, 1], heads.values[0, 1])
 
@@ -311,7 +312,7 @@ def test_d2o_drops_what_resembles_nothing_kept():
 def test_kvmerger_leaves_protected_entries_as_they_are():
     heads = random_heads((2, 60, 8), alike=6, sinks=7, recent=13)
     keep, scores = random_keep(heads, 0.2)
-    reduced = KVMerger(threshold=0.3, log_count=True).reduce(heads, keep, scores)
+    reduced = carried_out(KVMerger(threshold=0.3, log_count=True), heads, keep, scores)
     assert torch.equal(reduced.keys[heads.protected], heads.keys[heads.protected])
     assert torch.equal(reduced.values[heads.protected], heads.values[heads.protected])
     assert not reduced.bias[heads.protected].any()
@@ -322,7 +323,7 @@ def test_kvmergers_counts_add_up():
     """Every entry that is not dropped is counted at one place, through two cuts."""
     heads = random_heads((1, 60, 8), alike=60)
     keep, scores = random_keep(heads, 0.5)
-    first = KVMerger(threshold=0.1, log_count=True).reduce(heads, keep, scores)
+    first = carried_out(KVMerger(threshold=0.1, log_count=True), heads, keep, scores)
     torch.testing.assert_close(first.bias[keep].exp().sum().item(), 60.0)
 
     left = keep[0]
@@ -333,7 +334,7 @@ def test_kvmergers_counts_add_up():
         state={"bias": first.bias[:, left]},
     )
     keep, scores = random_keep(again, 0.4, seed=1)
-    second = KVMerger(threshold=0.1, log_count=True).reduce(again, keep, scores)
+    second = carried_out(KVMerger(threshold=0.1, log_count=True), again, keep, scores)
     torch.testing.assert_close(second.bias[keep].exp().sum().item(), 60.0)
 
 
@@ -345,7 +346,7 @@ def test_kvmerger_finds_a_place_for_a_run_without_one():
         7, 4, generator=torch.Generator().manual_seed(0)
     )
     keep = torch.tensor([[False, False, True, False, False, True, False]])
-    reduced = KVMerger(log_count=True).reduce(heads, keep, torch.rand(1, 7))
+    reduced = carried_out(KVMerger(log_count=True), heads, keep, torch.rand(1, 7))
     torch.testing.assert_close(reduced.bias[0, 5].exp(), torch.tensor(4.0))
     assert torch.equal(reduced.values[0, 2], heads.values[0, 2])
     assert reduced.bias[0, 2] == 0

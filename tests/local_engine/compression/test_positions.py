@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 
+from lcdoc.local_engine.compaction import Turn, turn_kept
 from lcdoc.local_engine.compression.parts import LayerModel
 from lcdoc.local_engine.compression.positions import (
     Capped,
     Compact,
     Original,
     SelfExtend,
-    rerotated,
     smallest_group,
 )
 from lcdoc.local_engine.compression.stretched_rope import STRETCHES, Stretching, stretched
 from lcdoc.local_engine.config import read_config
 from lcdoc.local_engine.errors import InvalidRequestError
+from lcdoc.local_engine.pages import PagePool
 from lcdoc.local_engine.rope import Rope
 from lcdoc.tests.local_engine.checkpoints import model_config, rope
 
@@ -151,25 +153,36 @@ def test_schemes_without_extent_are_refused(made):
         made()
 
 
+def turned(model, keys, valid, shift):
+    """Keys [L, H, n, D], of which rows have so many as are `valid`, turned on in a cache with a page for each row."""
+    layers, heads, n, dim = keys.shape
+    pool = PagePool(layers * heads, n, dim, keys.dtype)
+    pool.keys.copy_(keys.flatten(0, 1))
+    pages = np.arange(layers * heads, dtype=np.int32).reshape(layers, heads, 1)
+    turn = Turn(shift, lambda _, x, by: model.rotate(x, by), torch.empty(0))
+    turn_kept(pool, valid.sum(-1).numpy().astype(np.int32), pages, turn)
+    return pool.keys.view_as(keys)
+
+
 @pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
 def test_keys_moved_twice_are_keys_rotated_once(scheme):
     model, (positions, valid) = layer_model(16), kept_rows()
     before = torch.randn(2, 3, 40, 16, generator=torch.Generator().manual_seed(1))
     placed = scheme.place(positions, valid, 300)
-    first = rerotated(model, model.rotate(before, positions), positions, positions + 1000)
-    keys = rerotated(model, first, positions + 1000, placed.places)
+    first = turned(model, model.rotate(before, positions), valid, torch.full_like(positions, 1000))
+    keys = turned(model, first, valid, placed.places - positions - 1000)
     expected = model.rotate(before, placed.places)
     torch.testing.assert_close(keys[valid], expected[valid], rtol=1e-4, atol=1e-5)
 
 
 def test_keys_that_stay_are_not_rounded():
-    model, (positions, _) = layer_model(16), kept_rows()
+    model, (positions, valid) = layer_model(16), kept_rows()
     keys = torch.randn(2, 3, 40, 16, generator=torch.Generator().manual_seed(1)).bfloat16()
-    places = torch.where(positions % 2 == 0, positions, 0)
-    moved = rerotated(model, keys, positions, places)
-    assert moved.dtype == torch.bfloat16
-    assert torch.equal(moved[places == positions], keys[places == positions])
-    assert not torch.equal(moved, keys)
+    shift = torch.where(positions % 2 == 0, 0, -positions)
+    moved = turned(model, keys, valid, shift)
+    stays = (shift == 0) | ~valid
+    assert torch.equal(moved[stays], keys[stays])
+    assert (moved != keys).any(-1)[~stays].all()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lcdoc.local_engine import compression_kernels_torch
 from lcdoc.local_engine.compression.registry import part_class
 from lcdoc.local_engine.compression.scorers import kvzip
 from lcdoc.local_engine.compression.scorers.kvzip import KVzip, KVzipPlus
@@ -24,7 +25,7 @@ DTYPES = [torch.float32, torch.bfloat16]
 def test_kvzip_is_the_most_attention_of_any_query(
     shape: tuple[int, int, int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kvzip, "_BLOCK", 4)
+    monkeypatch.setattr(compression_kernels_torch, "_QUERIES", 4)
     heads = made(shape, probe=True, dtype=dtype)
     close(KVzip().score(heads), attention(heads).amax((1, 2)))
 
@@ -34,7 +35,7 @@ def test_kvzip_is_the_most_attention_of_any_query(
 def test_kvzip_plus_is_the_most_that_any_query_takes(
     shape: tuple[int, int, int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kvzip, "_BLOCK", 4)
+    monkeypatch.setattr(compression_kernels_torch, "_QUERIES", 4)
     heads = made(shape, probe=True, dtype=dtype)
     taken = attention(heads) * projected(heads, 2).unsqueeze(2)
     taken = taken / heads.hidden.double().norm(dim=-1).view(1, 1, -1, 1)
@@ -44,7 +45,7 @@ def test_kvzip_plus_is_the_most_that_any_query_takes(
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_kvzip_shares_attention_with_what_stands_beside(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same as with the keys beside among the entries, whose log-sum-exp is all that a scorer sees of them."""
-    monkeypatch.setattr(kvzip, "_BLOCK", 4)
+    monkeypatch.setattr(compression_kernels_torch, "_QUERIES", 4)
     heads = made((2, 45, 8, 6), probe=True, dtype=dtype)
     own = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(9)).double()
     logits = torch.einsum("hgqd,hkd->hgqk", heads.queries.double(), own) * heads.model.scale

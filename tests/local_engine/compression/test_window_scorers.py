@@ -16,7 +16,7 @@ from lcdoc.local_engine.compression.scorers.h2o import HeavyHitters
 from lcdoc.local_engine.compression.scorers.keyformer import Keyformer
 from lcdoc.local_engine.compression.scorers.snapkv import SnapKV
 from lcdoc.local_engine.compression.scorers.tova import Tova
-from lcdoc.local_engine.compression.scorers.window_attention import attention_of_window, window_attention
+from lcdoc.local_engine.compression.scorers.window_attention import window_attention
 from lcdoc.local_engine.errors import InvalidRequestError
 from lcdoc.tests.local_engine.compression.cut_heads import random_heads
 
@@ -82,6 +82,17 @@ def snapkv_by_hand(heads: Heads, window: int, kernel: int, pooling: str) -> Tens
         for h, row in enumerate(mean_of_window(heads, window))
     ]
     return torch.tensor(rows)
+
+
+def attention_of_window(heads):
+    return window_attention(
+        heads.queries,
+        heads.keys,
+        heads.query_positions,
+        heads.rotated_at,
+        heads.model.scale,
+        bias=heads.state.get("bias"),
+    )
 
 
 def close(ours: Tensor, theirs: Tensor) -> None:
