@@ -90,7 +90,7 @@ def kv_show(
     with Screen() as screen:
         known = None if model is None else _model(model)
         if recipe.strip().lower() == _AUTO:
-            choices = auto_rules() if known is None else auto_choices(*known, tokens or known[0].window)
+            choices = auto_rules() if known is None else auto_choices(*known, tokens)
             if as_json:
                 screen.json([asdict(choice) for choice in choices])
                 return

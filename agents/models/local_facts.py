@@ -17,6 +17,7 @@ from lcdoc.agents.models.local_requests import encoded
 from lcdoc.agents.models.model import Message, Request
 
 if TYPE_CHECKING:
+    from lcdoc.local_engine.compression.recipe import Recipe
     from lcdoc.local_engine.config import ModelConfig
     from lcdoc.local_engine.tokenizer import Tokenizer
 
@@ -28,6 +29,7 @@ SEQUENCES: Final[Mapping[str, int]] = {"cpu": 16, "cuda": 64}
 class LocalFacts:
     """What a checkpoint's configuration and headers tell, before its weights are loaded."""
 
+    folder: Path
     window: int
     sizes: Sizes | None
     cache_numbers_per_token: int
@@ -64,6 +66,7 @@ def facts_of(name: str, folder: Path, device: str = "auto", rope: str | None = N
     if not (folder / "tokenizer.json").is_file():
         raise ModelNameError(name, f"{folder} has no tokenizer.json", "download the rest of the model")
     return LocalFacts(
+        folder=folder,
         window=config.context_window,
         sizes=sizes_of(folder),
         cache_numbers_per_token=2 * config.layers * config.kv_heads * config.head_dim,
@@ -103,21 +106,31 @@ def longest_text(name: str, folder: Path, options: LocalOptions) -> int | None:
 
     Raises ModelConfigError for a recipe that keeps more than the window leaves room for.
     """
-    from lcdoc.local_engine.assembly import STEP_TOKENS
-    from lcdoc.local_engine.compression.allowance import Allowance
     from lcdoc.local_engine.compression.recipe import as_recipe
     from lcdoc.local_engine.errors import EngineError
-    from lcdoc.local_engine.windows import window_cut
 
     recipe = None if options.kv in {None, AUTO} else as_recipe(options.kv)
     if recipe is None or not recipe.moves:
         return None
     try:
-        config = _config(folder, options.rope)
-        chunk = STEP_TOKENS[device_of(options.device)]
-        return window_cut(config, Allowance(recipe, 1, chunk, config.context_window))
+        return text_window(folder, options, recipe, 1)
     except EngineError as error:
         raise ModelConfigError(name, f"kv: {error}") from error
+
+
+def text_window(folder: Path, options: LocalOptions, recipe: Recipe, tokens: int) -> int:
+    """Tokens that a text of `tokens` tokens and its answer may have together, where its cache is cut by `recipe`.
+
+    Raises EngineError for a recipe that keeps more than the model's window leaves room for, or that the model cannot
+    have.
+    """
+    from lcdoc.local_engine.assembly import STEP_TOKENS
+    from lcdoc.local_engine.compression.allowance import Allowance
+    from lcdoc.local_engine.windows import window_cut
+
+    config = _config(folder, options.rope)
+    chunk = STEP_TOKENS[device_of(options.device)]
+    return window_cut(config, Allowance(recipe, tokens, chunk, config.context_window))
 
 
 def _config(folder: Path, rope: str | None) -> ModelConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from lcdoc.agents.models.local_facts import text_window
 from lcdoc.agents.models.local_memory import CACHE_SHARE, CACHE_SHARE_OF_GPU
 from lcdoc.agents.models.local_recipes import RecipeError, parsed
 
@@ -28,6 +29,10 @@ class CacheNeed:
     """Once it is cut."""
     most_bytes: int
     """While it is read, what a probe takes among it."""
+    window: int
+    """Tokens that a text may have, with its answer."""
+    problem: str
+    """Why the text is refused as a whole; empty where it is not."""
 
     def lines(self) -> list[str]:
         """For people."""
@@ -35,6 +40,7 @@ class CacheNeed:
             f"{_size(self.full_bytes)} in full: {self.tokens:,} tokens of {self.token_bytes:,} bytes",
             f"{_size(self.kept_bytes)} kept, {self.kept_bytes / self.full_bytes:.1%} of it",
             f"{_size(self.most_bytes)} at most, while it is read",
+            *([self.problem] if self.problem else []),
         ]
 
 
@@ -53,14 +59,26 @@ class AutoChoice:
 
 
 def cache_need(facts: LocalFacts, options: LocalOptions, recipe: str, tokens: int) -> CacheNeed:
-    """What a recipe's cache takes for a text of `tokens` tokens. Raises RecipeError."""
+    """What a recipe's cache takes for a text of `tokens` tokens, and whether it may be so long. Raises RecipeError."""
     from lcdoc.local_engine.compression.allowance import Allowance
+    from lcdoc.local_engine.errors import EngineError
 
-    token_bytes = _token_bytes(facts, options)
-    allowance = Allowance(parsed(recipe), tokens, _chunk(facts))
+    token_bytes, read = _token_bytes(facts, options), parsed(recipe)
+    allowance = Allowance(read, tokens, _chunk(facts))
     kept = min(tokens, allowance.budget(tokens))
+    try:
+        window = text_window(facts.folder, options, read, tokens)
+        problem = _beyond(facts, options, tokens, window) if tokens > window else ""
+    except EngineError as error:
+        window, problem = facts.window, str(error)
     return CacheNeed(
-        tokens, token_bytes, tokens * token_bytes, kept * token_bytes, allowance.most(tokens) * token_bytes
+        tokens,
+        token_bytes,
+        tokens * token_bytes,
+        kept * token_bytes,
+        allowance.most(tokens) * token_bytes,
+        window,
+        problem,
     )
 
 
@@ -79,10 +97,10 @@ def cache_room(facts: LocalFacts, options: LocalOptions) -> int:
     return int(found.context * (limit or usual) / usual)
 
 
-def auto_choices(facts: LocalFacts, options: LocalOptions, tokens: int) -> list[AutoChoice]:
-    """What `auto` takes for a text of `tokens` tokens, use by use, where a row has room for `room` entries.
+def auto_choices(facts: LocalFacts, options: LocalOptions, tokens: int | None = None) -> list[AutoChoice]:
+    """What `auto` takes for a text of `tokens` tokens, use by use.
 
-    A long answer is taken to be as long as its text.
+    None: of one that fills the model's window. A long answer is taken to be as long as its text.
     """
     from lcdoc.local_engine.compression.auto import USES, auto_recipe
     from lcdoc.local_engine.errors import EngineError
@@ -90,8 +108,13 @@ def auto_choices(facts: LocalFacts, options: LocalOptions, tokens: int) -> list[
     room = cache_room(facts, options)
     choices = []
     for use in USES:
+        text = tokens or (facts.window // 2 if use == "output" else facts.window)
+        answer = text if use == "output" else 0
+        if text + answer > facts.window:
+            choices.append(AutoChoice(use, "", _beyond(facts, options, text + answer, facts.window)))
+            continue
         try:
-            choice = auto_recipe(use, tokens, room, answer=tokens if use == "output" else 0, chunk=_chunk(facts))
+            choice = auto_recipe(use, text, room, answer=answer, chunk=_chunk(facts))
         except EngineError as error:
             choices.append(AutoChoice(use, "", str(error)))
         else:
@@ -111,6 +134,31 @@ def auto_rules() -> list[AutoChoice]:
         AutoChoice("chat", "", "nothing is dropped, since later turns come back to it; what does not fit is refused"),
         AutoChoice("output", f"{OUTPUT_METHOD}@Ntok", "a budget that does not grow with the answer"),
     ]
+
+
+def _beyond(facts: LocalFacts, options: LocalOptions, tokens: int, window: int) -> str:
+    """What becomes of more tokens than there is a window for, and what would let them be read as a whole."""
+    told = (
+        f"refused as a whole: {tokens:,} tokens do not go into the window of {window:,}. lcdoc reads a longer document "
+        "in passages that do"
+    )
+    whole = _moving(facts, options, tokens)
+    return f"{told}; {whole} reads it as one text, and forgets the rest" if whole else told
+
+
+def _moving(facts: LocalFacts, options: LocalOptions, tokens: int) -> str:
+    """A recipe by which a text of `tokens` tokens may be longer than the model's window; empty where there is none."""
+    from lcdoc.local_engine.compression.recipe import Recipe
+    from lcdoc.local_engine.errors import EngineError
+
+    most = min(facts.window, cache_room(facts, options)) - _chunk(facts)
+    if most < 1:
+        return ""
+    recipe = Recipe.parse(f"task+positions=compact@{1 << (most.bit_length() - 1)}tok")
+    try:
+        return str(recipe) if text_window(facts.folder, options, recipe, tokens) >= tokens else ""
+    except EngineError:
+        return ""
 
 
 def _token_bytes(facts: LocalFacts, options: LocalOptions) -> int:

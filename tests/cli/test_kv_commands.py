@@ -65,6 +65,25 @@ def test_a_recipe_is_told_with_its_memory(kv, tmp_path):
     assert kv("show", "auto").stdout.startswith("auto       the full cache")
 
 
+def test_a_text_beyond_the_window_is_said_to_be(kv, tmp_path):
+    save_terse(tmp_path / "terse", window=4096)
+    long = ("--model", "local/terse", "--tokens", "200000")
+    shown = kv("show", "auto", *long)
+    assert shown.exit_code == 0, shown.stderr
+    assert all(len(line) <= 80 for line in shown.stdout.splitlines())
+    told = " ".join(shown.stdout.split())
+    assert "cache fits" not in told
+    assert told.count("200,000 tokens do not go into the window of 4,096") == 3
+    assert "task+positions=compact@2048tok" in told
+    auto = json.loads(kv("show", "auto", *long, "--json").stdout)
+    assert {choice["kv"] for choice in auto} == {""}
+    named = " ".join(kv("show", "snapkv@0.25", *long).stdout.split())
+    assert "200,000 tokens do not go into the window of 4,096" in named
+    moved = kv("show", "task+positions=compact@2048tok", *long, "--json")
+    memory = json.loads(moved.stdout)["memory"]
+    assert (memory["window"] >= 200_000, memory["problem"]) == (True, "")
+
+
 def test_a_question_is_answered_with_a_compressed_cache(lcdoc, environment, story, tmp_path):
     save_terse(tmp_path / "models" / "terse", window=4096)
     environment |= {

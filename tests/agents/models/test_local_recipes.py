@@ -139,7 +139,7 @@ def test_the_memory_of_a_recipe_is_what_the_engine_takes(tmp_path: Path) -> None
 
 
 def test_auto_is_told_for_a_model_s_memory(tmp_path: Path) -> None:
-    facts = facts_of("local/terse", save_terse(tmp_path / "terse", window=4096))
+    facts = facts_of("local/terse", save_terse(tmp_path / "terse", window=20_000))
     bytes_a_token = cache_need(facts, LocalOptions(), "knorm@1", 1).token_bytes
     options = LocalOptions(max_memory=8192.0 * bytes_a_token)
     assert cache_room(facts, options) == 8192
@@ -153,6 +153,42 @@ def test_auto_is_told_for_a_model_s_memory(tmp_path: Path) -> None:
     assert {rule.use for rule in auto_rules()} == set(chosen)
     half = cache_room(facts, LocalOptions(max_memory=0.25))
     assert half == pytest.approx(cache_room(facts, LocalOptions()) / 2, rel=0.01)
+
+
+def test_auto_says_what_becomes_of_a_text_beyond_the_window(tmp_path: Path) -> None:
+    folder = save_terse(tmp_path / "terse", window=4096)
+    facts = facts_of("local/terse", folder)
+    told = {choice.use: choice for choice in auto_choices(facts, LocalOptions(), 200_000)}
+    assert {choice.kv for choice in told.values()} == {""}
+    assert "200,000 tokens do not go into the window of 4,096" in told["question"].reason
+    assert "400,000 tokens" in told["output"].reason
+    assert "task+positions=compact@2048tok reads it as one text" in told["document"].reason
+    # The window is what the configuration makes of it, and the whole of it is there by default.
+    assert {choice.kv for choice in auto_choices(facts, LocalOptions())} == {"full"}
+    wide = facts_of("local/terse", folder, rope="yarn:factor=64")
+    assert auto_choices(wide, LocalOptions(rope="yarn:factor=64"), 100_000)[0].kv != ""
+    assert "400,000" in auto_choices(wide, LocalOptions(rope="yarn:factor=64"), 400_000)[0].reason
+
+
+def test_a_recipe_s_window_is_told(tmp_path: Path) -> None:
+    facts = facts_of("local/terse", save_terse(tmp_path / "terse", window=4096))
+
+    def told(recipe: str, tokens: int) -> tuple[int, str]:
+        need = cache_need(facts, LocalOptions(), recipe, tokens)
+        assert (need.problem in need.lines()) == bool(need.problem)
+        return need.window, need.problem
+
+    assert told("snapkv@256tok", 4096) == (4096, "")
+    window, problem = told("snapkv@256tok", 4097)
+    assert window == 4096
+    assert problem.startswith("refused as a whole: 4,097 tokens")
+    assert told("snapkv+positions=compact@256tok", 200_000) == (1_000_000_000, "")
+    # A share of such a text is more than the window.
+    assert "50,000 tokens away" in told("snapkv+positions=compact@0.25", 200_000)[1]
+    assert told("snapkv+positions=compact+when=end@256tok", 9000)[0] == 4096
+    extended = "knorm+positions=self-extend:group=8,neighbours=512@256tok"
+    assert told(extended, 20_000)[1] == ""
+    assert "refused" in told(extended, 30_000)[1]
 
 
 def test_a_window_is_stretched_where_the_configuration_says_so(tmp_path: Path) -> None:
