@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from jinja2 import TemplateError
@@ -48,12 +49,15 @@ class ChatTemplate:
         except (TemplateError, RecursionError) as error:
             raise ModelFilesError(f"{name}: the chat template cannot be read ({error}): correct the file") from None
 
-    def render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
-        """The prompt's text. Raises InvalidRequestError for messages that the template refuses."""
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any], *, now: datetime | None = None
+    ) -> str:
+        """The prompt's text, as of `now`; None: by the clock. Raises InvalidRequestError for messages that the template
+        refuses."""
         # As transformers does: a key that holds nothing is left out, which templates can deal with.
         held = [{key: value for key, value in message.items() if value is not None} for message in messages]
         pieces, length = [], 0
-        ENVIRONMENT.begin()
+        ENVIRONMENT.begin(now)
         try:
             for piece in self._template.generate(messages=_plain(held), **_plain(variables)):
                 pieces.append(piece)
@@ -82,6 +86,8 @@ class ChatTemplate:
         trusted: Mapping[str, Any],
         untrusted: Mapping[str, Any],
         controls: Mapping[str, bool],
+        *,
+        now: datetime | None = None,
     ) -> Rendered:
         """The prompt's text and its marked twin.
 
@@ -90,7 +96,7 @@ class ChatTemplate:
         `controls` see `stand_ins.Exchange`.
         """
         exchange = Exchange(controls, messages, untrusted)
-        marked = self.render(exchange.messages(messages), {**trusted, **exchange.variables(untrusted)})
+        marked = self.render(exchange.messages(messages), {**trusted, **exchange.variables(untrusted)}, now=now)
         return Rendered(exchange.undone(marked), marked)
 
 

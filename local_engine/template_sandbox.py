@@ -21,6 +21,8 @@ _MOST_TURNS: Final = 300_000
 """Turns of loops and calls of macros that one prompt may take; real templates take some for each message."""
 _LONGEST: Final = 50_000_000
 """Characters of any text that a template may put together."""
+_TIME: Final = threading.local()
+"""When each thread renders: `now`."""
 _WIDE: Final = re.compile(r"\d{6}")
 """A width in a format that no prompt needs."""
 
@@ -106,9 +108,10 @@ class _Environment(ImmutableSandboxedEnvironment):
             "strftime_now": _strftime_now,
         }
 
-    def begin(self) -> None:
-        """Start counting a render's turns, in this thread."""
+    def begin(self, now: datetime | None) -> None:
+        """Start a render, in this thread: count its turns, and have `now` be its time; None: the clock's."""
         self._turns.left = _MOST_TURNS
+        _TIME.now = now
 
     @property
     def turn(self) -> None:
@@ -168,7 +171,8 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _strftime_now(form: str) -> str:
-    return datetime.now().strftime(form)
+    now: datetime | None = _TIME.now
+    return (now or datetime.now()).strftime(form)
 
 
 ENVIRONMENT: Final = _Environment()

@@ -13,6 +13,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
@@ -106,14 +107,15 @@ class Tokenizer:
         return self._encode_marked(rendered.text, rendered.marked)
 
     def encode_chat_parts(
-        self, messages: Sequence[Mapping[str, Any]], border: str, **variables: Any
+        self, messages: Sequence[Mapping[str, Any]], border: str, *, now: datetime | None = None, **variables: Any
     ) -> tuple[list[int], list[int]]:
         """The ids of such a prompt up to the end of `border`, a text that one of the messages holds, and those behind.
 
         No token reaches over the border, so the first part is the same whatever follows. It is empty where the prompt
-        does not hold the text, or a control token of the template's stands across its end. Raises as `encode_chat`.
+        does not hold the text, or a control token of the template's stands across its end. A template that tells the
+        time tells it as of `now`, by the clock for None. Raises as `encode_chat`.
         """
-        rendered = self._rendered(messages, {"add_generation_prompt": True, **variables})
+        rendered = self._rendered(messages, {"add_generation_prompt": True, **variables}, now)
         end = rendered.text.find(border) + len(border)
         whole = end >= len(border) > 0 and not any(
             match.start() < end < match.end() for match in self._control.finditer(rendered.marked)
@@ -125,11 +127,13 @@ class Tokenizer:
             self._encode_marked(rendered.text[end:], rendered.marked[end:]),
         )
 
-    def _rendered(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> Rendered:
+    def _rendered(
+        self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any], now: datetime | None = None
+    ) -> Rendered:
         _check_messages(messages)
         template = self._template(bool(variables.get("tools")))
         variables = {"tools": None, "documents": None, **variables}
-        return template.render_marked(messages, self.special_tokens, variables, self._controls)
+        return template.render_marked(messages, self.special_tokens, variables, self._controls, now=now)
 
     def _encode_marked(self, text: str, marked: str) -> list[int]:
         """The ids of a rendered text, in which the control tokens that `marked` shows too are the template's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
     from lcdoc.local_engine.tokenizer import Tokenizer
 
 
+_NOW: Final = datetime(2024, 7, 26)
 _DATE: Final = "26 Jul 2024"
-"""What templates that tell the date are given, the same on all days: Llama 3's own default. Else no prompt would begin
-as it did yesterday."""
+"""What templates that tell the time or the date are given, the same on all days: Llama 3's own default. Else no prompt
+would begin as it did yesterday, and nothing that is kept of documents would be found again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def _border(request: Request) -> str:
 
 
 def _parts(tokenizer: Tokenizer, messages: list[dict[str, str]], border: str, variables: dict[str, Any]) -> Encoded:
-    piece, rest = tokenizer.encode_chat_parts(messages, border, **variables)
+    piece, rest = tokenizer.encode_chat_parts(messages, border, now=_NOW, **variables)
     return Encoded(tuple(piece), tuple(rest))
 
 

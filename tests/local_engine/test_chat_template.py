@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 import pytest
 from hypothesis import assume, given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, normalizers
 from transformers import AutoTokenizer
 
+from lcdoc.local_engine import template_sandbox
 from lcdoc.local_engine.chat_template import ChatTemplate
 from lcdoc.local_engine.errors import EngineError, InvalidRequestError, ModelFilesError
 from lcdoc.local_engine.tokenizer import Tokenizer
@@ -373,6 +375,25 @@ def test_what_templates_use_is_there():
     )
     messages = [{"role": "x", "content": ""}, {"role": "user", "content": ""}, {"role": "user", "content": ""}]
     assert ChatTemplate(source, "t").render(messages, {}) == '{"a": 1}{\n "b": "é<"\n}120None'
+
+
+class Tomorrow(datetime):
+    """A clock that has moved on."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return datetime(2031, 5, 6)
+
+
+def test_a_template_tells_the_time_it_is_given_and_else_the_clock_s(monkeypatch):
+    template = ChatTemplate("{{ strftime_now('%d %B %Y') }} {{ messages[0].content }}", "t")
+    messages = [{"role": "user", "content": "x"}]
+    given = datetime(2024, 7, 26)
+    assert template.render(messages, {}, now=given) == "26 July 2024 x"
+    assert template.render(messages, {}).startswith(datetime.now().strftime("%d %B"))
+    monkeypatch.setattr(template_sandbox, "datetime", Tomorrow)
+    assert template.render(messages, {}) == "06 May 2031 x"
+    assert template.render(messages, {}, now=given) == "26 July 2024 x"
 
 
 def test_rendering_in_threads():

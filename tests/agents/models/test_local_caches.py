@@ -2,11 +2,13 @@
 
 import asyncio
 import dataclasses
+import json
 import logging
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from lcdoc.agents.models.local_keeping import chosen_recipe, estimate
 from lcdoc.agents.models.local_requests import encoded
 from lcdoc.agents.models.model import Completion, Message, ModelSpec, Piece, Request
 from lcdoc.agents.prompted_reader import PromptedReader
+from lcdoc.local_engine import template_sandbox
 from lcdoc.memory import Library
 from lcdoc.tests.agents.models.local_checkpoint import save_terse
 from lcdoc.workflows.pieces import chain_room, map_room
@@ -99,6 +102,37 @@ def test_the_second_question_reads_nothing_of_the_piece_again(terse, library):
     assert second.usage.tokens_in > second.usage.tokens_cached
     (kept,) = library.caches.list()
     assert (kept.tokens, kept.entries, kept.recipe) == (read_tokens(model), read_tokens(model), "full")
+
+
+DATED = {
+    "by the clock": "{{ 'Today is ' + strftime_now('%d %b %Y') }}",
+    "by a variable, else the clock": "{{ 'Today is ' + (date_string or strftime_now('%d %b %Y')) }}",
+}
+
+
+@pytest.mark.parametrize("dated", DATED.values(), ids=DATED)
+def test_what_was_kept_is_found_on_another_day_by_a_template_that_tells_the_date(
+    terse, library, tmp_path, monkeypatch, dated
+):
+    folder = shutil.copytree(terse, tmp_path / "dated")
+    own = json.loads((folder / "tokenizer_config.json").read_text())["chat_template"]
+    (folder / "chat_template.jinja").write_text(f"{dated}{own}", encoding="utf-8")
+    tokenizer = local(folder)._tokenizer()
+    assert "Today is 26 Jul 2024" in tokenizer.decode(encoded(tokenizer, asking("Who?")).piece)
+    first = ask(local(folder, library, kv="full"), "Who steers?")
+    engines.close()
+
+    class Tomorrow(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2031, 5, 6)
+
+    monkeypatch.setattr(template_sandbox, "datetime", Tomorrow)
+    model = local(folder, library, kv="full")
+    second = ask(model, "Who steers?")
+    assert (first.usage.tokens_cached, second.usage.tokens_cached) == (0, read_tokens(model))
+    assert second.text == first.text
+    assert len(library.caches.list()) == 1
 
 
 @pytest.mark.parametrize("kv", [None, "full", "keydiff@0.5"])
