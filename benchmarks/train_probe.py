@@ -1,6 +1,6 @@
 """Train a small Llama that finds, follows, counts and copies facts in long text: what KV-cache compression is tried on.
 
-    python benchmarks/train_probe.py FOLDER [--text BOOKS] [--steps 850] [--seed 0] [--bfloat16] [--questions 60]
+    python benchmarks/train_probe.py FOLDER [--text BOOKS] [--steps 1300] [--seed 0] [--bfloat16] [--questions 60]
 
 FOLDER then holds what any engine for Hugging Face checkpoints takes: config.json, model.safetensors (bfloat16) and
 tokenizer.json. What it is taught is in probe_tasks.py, and in which order in probe_rows.py; BOOKS is a folder of .txt
@@ -226,7 +226,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--text", type=Path, help="a folder of .txt books")
-    parser.add_argument("--steps", type=int, default=850)
+    parser.add_argument("--steps", type=int, default=1_300)
     parser.add_argument("--longest", type=int, default=2_048, help="tokens of text in a row, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bfloat16", action="store_true", help="train in it: faster on CPUs that have it, and on GPUs")
