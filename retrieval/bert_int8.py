@@ -196,4 +196,5 @@ def _smoothing(largest: Matrix) -> tuple[torch.Tensor, float]:
 
 
 def _tensor(array: Matrix) -> torch.Tensor:
-    return torch.tensor(array)  # a copy: the array may be a read-only map of the file
+    """A copy, since the array may be a read-only map of the file; rows in one piece, as packed products take them."""
+    return torch.tensor(array).contiguous()
