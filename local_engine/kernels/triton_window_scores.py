@@ -38,8 +38,8 @@ from lcdoc.local_engine.kernels.triton_softmax import LN_2, LOG2_E
 
 # Programs that run on one processor at a time.
 _RESIDENT = 2
-# No distance is longer.
-_ANY = 1 << 62
+# No distance is longer: positions are compared in 32 bits.
+_ANY = (1 << 31) - 1
 
 
 @triton.jit
@@ -83,7 +83,7 @@ def _window_lse_kernel(
     d = tl.arange(0, BLOCK_D)
     here = q + head * q_stride + query // window * q_group_stride + query % window * q_window_stride
     queries = tl.load(here[:, None] + d[None, :], mask=known[:, None] & (d < D)[None, :], other=0.0)
-    seen_from = tl.load(query_positions + query % window)
+    seen_from = tl.load(query_positions + query % window).to(tl.int32)
     top = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_ROWS,), tl.float32)
     for first in range(begin, end, BLOCK_KEYS):
@@ -92,7 +92,7 @@ def _window_lse_kernel(
             table + head * table_stride, key, length, k_pages, bias + head * bias_stride,
             PAGE_SIZE, D, BLOCK_D, HAS_BIAS,
         )  # fmt: skip
-        position = tl.load(positions + head * positions_stride + key, mask=key < length, other=0)
+        position = tl.load(positions + head * positions_stride + key, mask=key < length, other=0).to(tl.int32)
         scores = tl.dot(queries, k, input_precision=PRECISION) * scale + added[None, :]
         away = seen_from[:, None] - position[None, :]
         scores = tl.where((away >= 0) & (away < reach), scores, float("-inf"))
@@ -127,7 +127,7 @@ def _window_scores_kernel(
     k, added = load_keys(
         table + head * table_stride, key, length, k_pages, bias + head * bias_stride, PAGE_SIZE, D, BLOCK_D, HAS_BIAS
     )
-    position = tl.load(positions + head * positions_stride + key, mask=key < length, other=0)
+    position = tl.load(positions + head * positions_stride + key, mask=key < length, other=0).to(tl.int32)
     # Weights are never below 0, so that a maximum may begin there.
     score = tl.zeros((BLOCK_KEYS,), tl.float32)
     for group in range(GROUPS):
@@ -137,7 +137,7 @@ def _window_scores_kernel(
             known = query < window
             here = q + head * q_stride + group * q_group_stride + query * q_window_stride
             queries = tl.load(here[:, None] + d[None, :], mask=known[:, None] & (d < D)[None, :], other=0.0)
-            seen_from = tl.load(query_positions + query, mask=known, other=0)
+            seen_from = tl.load(query_positions + query, mask=known, other=0).to(tl.int32)
             scores = tl.dot(queries, k, input_precision=PRECISION) * scale + added[None, :]
             scores = tl.where(position[None, :] <= seen_from[:, None], scores, float("-inf"))
             place = (head * GROUPS + group) * window + query
