@@ -36,7 +36,7 @@ def _rotated(decoder: Decoder, x: Tensor, positions: Tensor, length: int) -> Ten
     cos, sin = decoder.rope.rotation(flat, torch.full_like(flat, length))
     # What a rotation is scaled by, in the cache, stays as it is: turning there and back changes nothing.
     factor = decoder.rope.attention_factor
-    cos, sin = ((part / factor).view(*positions.shape, -1) for part in (cos, sin))
+    cos, sin = ((part / factor).view(*positions.shape, part.shape[-1]) for part in (cos, sin))
     half = cos.shape[-1]
     wide = x.float()
     first, second = wide[..., :half], wide[..., half : 2 * half]
