@@ -8,7 +8,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from lcdoc.benchmarks import kv_memory, kv_million, kv_positions
+from lcdoc.benchmarks import kv_long_answers, kv_memory, kv_million, kv_positions
 from lcdoc.benchmarks.probe_tasks import Sentences
 from lcdoc.benchmarks.train_probe import encoded, trained_tokenizer
 from lcdoc.tests.local_engine.checkpoints import save_checkpoint
@@ -98,3 +98,32 @@ def test_growth_is_against_the_shortest() -> None:
         for length, peak in ((8192, 1000.0), (131008, 1050.0))
     }
     assert "| 131,008 | 1,050 | 1.050 | 900 | 20.0 | 300 |" in kv_memory.table(cells)
+
+
+def test_a_long_answer_comes_back_to_every_fact_in_each_round(tokenizer: Tokenizer) -> None:
+    ((text, parts),) = kv_long_answers.cases(tokenizer, Sentences([PROSE]), 1, 3)
+    rounds = [[tuple(part.wanted) for part in parts if part.wanted and part.round == number] for number in range(3)]
+    assert [len(wanted) for wanted in rounds] == [len(kv_long_answers.FACTS)] * 3
+    assert rounds[0] != rounds[1]
+    assert set(rounds[0]) == set(rounds[1]) == set(rounds[2])
+    assert sum(len(part.given) + len(part.wanted) for part in parts) > 3 * len(text)
+
+
+def test_a_fact_is_right_where_the_model_would_have_written_it(folder: Path) -> None:
+    text, given = random_tokens(20), random_tokens(30)
+    tokens, parts = list(text), []
+    for start in (0, 15):
+        tokens += given[start : start + 15]
+        wanted: list[int] = []
+        for _ in range(3):
+            wanted.append(int(Bench(folder).read(tokens)[-1].argmax()))
+            tokens.append(wanted[-1])
+        parts.append(kv_long_answers.Part(given[start : start + 15], wanted, start and 1))
+    writer = kv_long_answers.Writer(folder)
+    assert writer.right(text, parts, kv_long_answers.FULL) == [(0, True), (1, True)]
+    parts[1].wanted[1] += 1
+    assert writer.right(text, parts, kv_long_answers.FULL) == [(0, True), (1, False)]
+    # Cut as it grows: nothing is left of the text for what stands behind much else.
+    long = [kv_long_answers.Part(random_tokens(200), parts[0].wanted, 0)]
+    writer.right(text, long, "window+sinks=0@8tok")
+    assert writer.cuts > 0
