@@ -95,7 +95,8 @@ def eval_show(
         for item in worst(results[0], wrong):
             screen.plain(shown(f"\n{item['question']}  ({item['document']})"))
             screen.plain(shown(f"  right: {' | '.join(item['references']) or 'no answer'}"))
-            screen.plain(shown(f"  given: {item['error'] or item['answer'] or 'no answer'}"))
+            given = (item["error"] or item["answer"] or "no answer").replace("\n", f"\n{' ' * 9}")
+            screen.plain(shown(f"  given: {given}"))
 
 
 @guarded
@@ -138,15 +139,13 @@ def eval_export(
 
     lcdoc eval export 3f2a 91bc --plot scores.svg
     """
-    from lcdoc.evaluation.export import csv_of, written
-    from lcdoc.evaluation.report import overview, table
+    from lcdoc.evaluation.export import csv_of, markdown_of, written
 
     if not (markdown or as_csv or plot):
         raise usage_error("say what to write: --markdown, --csv or --plot FILE")
     with opened(library, runs) as (screen, results):
         if markdown:
-            one_set = len({result.subject for result in results}) == 1
-            screen.plain((table if one_set else overview)(results, markdown=True))
+            screen.plain(markdown_of(results))
         if as_csv:
             screen.plain(csv_of(results[0]))
         if plot:

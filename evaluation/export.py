@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lcdoc.evaluation.errors import EvaluationError
-from lcdoc.evaluation.report import Result, table
+from lcdoc.evaluation.layout import laid_out
+from lcdoc.evaluation.needle_map import is_map, map_rows
+from lcdoc.evaluation.report import Result, overview, table
 from lcdoc.evaluation.scoring import METRICS
 
 _COLUMNS = ("document", "question", "references", "answer", "found", "confidence", "pages", "error")
@@ -43,6 +45,15 @@ def check_target(path: Path) -> None:
         check_format(path)
 
 
+def markdown_of(results: Sequence[Result]) -> str:
+    """A column for each result, or a row where they are of several sets; and the maps of planted facts."""
+    one_set = len({result.subject for result in results}) == 1
+    parts = [(table if one_set else overview)(results, markdown=True)]
+    for result in filter(is_map, results):
+        parts += [f"Facts found, {result.title}:", laid_out(map_rows(result), markdown=True)]
+    return "\n\n".join(parts) + "\n"
+
+
 def csv_of(result: Result) -> str:
     """A line for each question, with everything that is known of it."""
     lines = io.StringIO()
@@ -69,7 +80,7 @@ def json_of(result: Result) -> dict[str, Any]:
 
 
 _TEXTS: dict[str, Callable[[Sequence[Result]], str]] = {
-    ".md": lambda results: table(results, markdown=True) + "\n",
+    ".md": markdown_of,
     ".csv": lambda results: csv_of(results[0]),
     ".json": lambda results: json.dumps([json_of(result) for result in results], ensure_ascii=False, indent=2) + "\n",
 }

@@ -23,10 +23,15 @@ def shares(result: Result) -> dict[tuple[int, int], float]:
 
 def map_text(result: Result) -> str:
     """A line for each depth, a column for each length."""
+    return "\n".join(row[0].rjust(14) + "".join(cell.rjust(9) for cell in row[1:]) for row in map_rows(result))
+
+
+def map_rows(result: Result) -> list[list[str]]:
+    """The map as a table: its header has the lengths, each row a depth and the shares."""
     found = shares(result)
     lengths, depths = (sorted({place[axis] for place in found}) for axis in (0, 1))
-    lines = ["depth, tokens " + "".join(f"{length:>9,}" for length in lengths)]
+    rows = [["depth, tokens", *(f"{length:,}" for length in lengths)]]
     for depth in depths:
-        cells = (f"{found[length, depth]:>9.0%}" if (length, depth) in found else " " * 9 for length in lengths)
-        lines.append(f"{depth:>12} %" + "".join(cells))
-    return "\n".join(lines)
+        cells = (f"{found[length, depth]:.0%}" if (length, depth) in found else "" for length in lengths)
+        rows.append([f"{depth} %", *cells])
+    return rows

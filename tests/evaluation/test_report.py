@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lcdoc.evaluation.errors import EvaluationError
-from lcdoc.evaluation.export import csv_of, written
+from lcdoc.evaluation.export import csv_of, markdown_of, written
 from lcdoc.evaluation.needle_map import map_text, shares
 from lcdoc.evaluation.report import Result, compared, comparison_table, overview, result_of, table, worst
 from lcdoc.memory import Library
@@ -145,6 +145,14 @@ def test_needles_become_a_map(library: Library) -> None:
         ["depth,", "tokens", "2,000", "8,000"],
         ["0", "%", "50%", "0%"],
         ["50", "%", "100%", "100%"],
+    ]
+    assert markdown_of([result]).splitlines()[-6:] == [
+        "Facts found, retrieve, offline:",
+        "",
+        "| depth, tokens | 2,000 | 8,000 |",
+        "|---|---|---|",
+        "| 0 % | 50% | 0% |",
+        "| 50 % | 100% | 100% |",
     ]
     assert shares(keep(library, found, way="chain")) == {}
 
