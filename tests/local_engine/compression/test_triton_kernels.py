@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lcdoc.local_engine import assembly
-from lcdoc.local_engine.compression.marks import Marks
+from lcdoc.local_engine.compression_kernels_torch import TORCH
 from lcdoc.local_engine.engine import Engine, KVConfig, Sampling
 from lcdoc.local_engine.snapshot import Snapshot
 from lcdoc.tests.local_engine.checkpoints import save_checkpoint
@@ -23,7 +23,6 @@ from lcdoc.tests.local_engine.kernel_process import outcomes, report
 
 TEXT, QUESTION = prompt_of(110), prompt_of(9, 1)
 SHORT = Sampling(max_tokens=4, temperature=0, ignore_eos=True)
-STARTS = Marks(sentence_starts=range(0, 110, 11))
 
 
 class Watched:
@@ -62,19 +61,18 @@ def engines(
         yield plain, load()
 
 
-def check_requests(  # noqa: PLR0917
+def check_requests(
     recipe: str,
     called: set[str],
     family: str = "qwen2",
     dtype: str = "float32",
     operations: bool = False,
-    marks: Marks | None = None,
     **overrides: Any,
 ) -> None:
     """What is kept of a text, what stands in the pages, and what is answered, at once and behind the snapshot."""
     watched, tolerance = Watched(), {"float32": 2e-4, "bfloat16": 2e-2}[dtype]
     with engines(family, dtype, watched, operations, **overrides) as (plain, triton):
-        wanted, ours = (asyncio.run(each.prefill(TEXT, kv=recipe, marks=marks)) for each in (plain, triton))
+        wanted, ours = (asyncio.run(each.prefill(TEXT, kv=recipe)) for each in (plain, triton))
         assert 0 < ours.lengths.sum() < len(TEXT) * ours.lengths.size
         assert (ours.lengths == wanted.lengths).all()
         assert torch.equal(ours.positions, wanted.positions)
@@ -84,7 +82,7 @@ def check_requests(  # noqa: PLR0917
         assert (ours.bias is None) == (wanted.bias is None)
         if ours.bias is not None:
             torch.testing.assert_close(ours.bias, wanted.bias, rtol=1e-3, atol=1e-3)
-        answers = [ids(ask(each, TEXT + QUESTION, SHORT, kv=recipe, marks=marks)) for each in (plain, triton)]
+        answers = [ids(ask(each, TEXT + QUESTION, SHORT, kv=recipe)) for each in (plain, triton)]
         assert answers[0] == answers[1]
         behind = [ids(ask(each, QUESTION, SHORT, prefix=wanted)) for each in (plain, triton)]
         assert behind[0] == behind[1]
@@ -112,6 +110,13 @@ def check_snapshots(quantize: str | None, dtype: str) -> None:
     assert watched.called == {"load"}
 
 
+def check_choice() -> None:
+    from lcdoc.local_engine.compression_kernels_triton import TritonKernels
+
+    assert isinstance(assembly.kernels_on(torch.device("cuda")), TritonKernels)
+    assert assembly.kernels_on(torch.device("cpu")) is TORCH
+
+
 SCORES, MASS, LSE, NEAR = "window_scores", "add_attention_mass", "log_mass", "adjacent_similarity"
 CASES: dict[str, Any] = {
     f"{recipe} {options}": (check_requests, {"recipe": recipe, "called": called} | options)
@@ -122,15 +127,12 @@ CASES: dict[str, Any] = {
         ("snapkv+when=end@0.25", {SCORES}, {}),
         ("tova@24tok", {SCORES}, {}),
         ("chunkkv@24tok", {SCORES}, {}),
-        ("sentence@24tok", {SCORES}, {"marks": STARTS}),
         ("task+ada@24tok", {SCORES, LSE}, {}),
         ("speckv:window=8@24tok", {SCORES, LSE}, {}),
         ("kvzip+global@24tok", {SCORES, LSE}, {}),
         ("kvzip+:leverage=1@24tok", {SCORES, LSE}, {"family": "mistral", "sliding_window": 100}),
-        ("h2o@24tok", {MASS}, {"operations": True}),
         ("h2o+ada@24tok", {MASS}, {"operations": True, "family": "mistral", "sliding_window": 48}),
         ("h2o+match@24tok", {MASS}, {"operations": True}),
-        ("snapkv+cam@24tok", {SCORES, MASS}, {"operations": True}),
         ("snapkv+d2o@24tok", {SCORES}, {}),
         ("snapkv+ada+value-merge@24tok", {SCORES}, {}),
         ("snapkv+kvmerger:threshold=0.3@24tok", {SCORES, NEAR}, {}),
@@ -144,6 +146,7 @@ CASES |= {
     f"snapshot {quantize} {dtype}": (check_snapshots, {"quantize": quantize, "dtype": dtype})
     for quantize, dtype in [(None, "float32"), ("int8", "float32"), ("int8", "bfloat16"), (None, "bfloat16")]
 }
+CASES["a GPU has them"] = (check_choice, {})
 
 
 @pytest.fixture(scope="module")
