@@ -170,7 +170,9 @@ def eval_needle(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Find a fact planted at several depths of several lengths of a text.
+    """Plant facts in a text, and see where they are found.
+
+    At several depths of several lengths; the result is a map too.
 
     lcdoc eval needle --text war-and-peace.txt --model local/qwen3 --kv snapkv@0.25 --out map.svg
     """
