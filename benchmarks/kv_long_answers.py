@@ -1,6 +1,6 @@
 """What is still known of a text while a long answer is written about it, by recipes that hold equally many entries.
 
-    python benchmarks/kv_long_answers.py OUT [--model MODEL] [--budgets 512,256] [--recipes "snapkv h2o"] [--cases 8]
+    python benchmarks/kv_long_answers.py OUT [--model MODEL] [--budgets 256,128] [--recipes "snapkv h2o"] [--cases 8]
 
 MODEL is a folder of train_probe.py. Each case is a short text with facts and an answer several times as long, which
 comes back to every fact in each of its rounds, in another order, between sentences of its own. The answer is given to
@@ -37,7 +37,7 @@ from lcdoc.local_engine.rope import Rope
 from lcdoc.local_engine.weights import Checkpoint
 
 MODEL = Path(__file__).parent / "data" / "probe"
-RECIPES = "snapkv snapkv+ada h2o tova window keydiff lagkv expected compactor"
+RECIPES = "snapkv chunkkv windowkv windowkv:groups=none h2o compactor tova window keydiff lagkv"
 FULL = "knorm@4096tok"
 FACTS: tuple[Task, ...] = ("needle",) * 4 + ("values",) * 2 + ("trace",) * 2 + ("copy",) * 2
 TEXT_WORDS, BETWEEN_WORDS = 40, 6
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--text", type=Path, help="a folder of .txt files; what this project says of itself by default")
-    parser.add_argument("--budgets", default="512,256")
+    parser.add_argument("--budgets", default="256,128")
     parser.add_argument("--recipes", default=RECIPES)
     parser.add_argument("--cases", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)

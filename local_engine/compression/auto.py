@@ -44,7 +44,8 @@ RULES: Final[Mapping[Use, Rule]] = {
 """For the uses that may drop a share of their text."""
 _TIMES: Final[Mapping[Use, int]] = {"question": 1, "document": 2, "chat": 1, "output": 1}
 """How often what is kept has to fit the room."""
-OUTPUT_METHOD: Final = "snapkv"
+OUTPUT_METHOD: Final = "chunkkv"
+"""What an answer's last tokens attend to, in whole chunks: a fact that it comes back to is more than single tokens."""
 _STEP_TOKENS: Final = 512
 _PAGE: Final = 64
 _SPARE_PAGES: Final = 2

@@ -61,7 +61,7 @@ def test_nothing_is_dropped_of_a_chat():
 
 def test_a_long_answer_has_a_budget_that_does_not_grow():
     choice = auto_recipe("output", 500, 4096, answer=20_000)
-    assert choice.kv == "snapkv@2048tok"
+    assert choice.kv == "chunkkv@2048tok"
     assert auto_recipe("output", 700, 4096, answer=30_000).kv == choice.kv
     with pytest.raises(RequestTooLargeError, match="raise max_memory"):
         auto_recipe("output", 500, 400, answer=20_000)
