@@ -38,6 +38,7 @@ from lcdoc.agents.prompts.checks import unquoted_figures
 from lcdoc.agents.questions import Question
 from lcdoc.agents.quotes import check_quote
 from lcdoc.agents.reader import Passage
+from lcdoc.agents.span_reader.model import load_span_model
 from lcdoc.agents.span_reader.spans import SpanFinder
 from lcdoc.agents.stems import stems_of
 from lcdoc.documents import Document, Span
@@ -66,8 +67,9 @@ _SUPPORTED_SHARE = 0.6
 class OfflineReader:
     """Reads with an embedder and counted words. Safe to share between tasks; the work is done in threads."""
 
-    def __init__(self, embedder: Embedder, spans: Callable[[], SpanFinder] | None = None) -> None:
-        """`spans` loads the model that finds the words which answer; without it sentences are quoted whole."""
+    def __init__(self, embedder: Embedder, spans: Callable[[], SpanFinder] | None = load_span_model) -> None:
+        """`spans` loads the model that finds the words which answer, when it is first needed; with None sentences are
+        quoted whole."""
         self._embedder = embedder
         self._spans = spans
 
@@ -172,7 +174,13 @@ class OfflineReader:
             if claims and quote.confidence < _ANSWER_SHARE * claims[0].confidence:
                 break
             text = quote.claim or claim_of(quote.citation.quote, asked)
-            claims.append(Claim(text=text, citations=(quote.citation,), confidence=quote.confidence))
+            same = next((index for index, claim in enumerate(claims) if claim.text.casefold() == text.casefold()), None)
+            if same is None:
+                claims.append(Claim(text=text, citations=(quote.citation,), confidence=quote.confidence))
+            else:
+                # The same words in another place bear the claim out.
+                citations = (*claims[same].citations, quote.citation)
+                claims[same] = claims[same].model_copy(update={"citations": citations})
         if not claims and merged.claim:
             claims.append(Claim(text=merged.claim, confidence=merged.confidence))
         return Draft(found=bool(claims), claims=tuple(claims), confidence=merged.confidence)

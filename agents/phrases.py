@@ -30,6 +30,12 @@ EACH = 4
 """Answers looked for in a passage."""
 UNREAD = -12.0
 """Margin of a sentence in which the span reader has no answer to offer."""
+LEAST_MARGIN = -1.0
+"""Below which a margin says no more of a question: in texts unlike those that the span reader was trained on it is far
+below nought of answers, too."""
+HOPELESS = 0.02
+"""Relevance below which nothing is read: fewer than 1 in 100 questions that have an answer, 4 in 5 of the others."""
+_AMOUNTS = frozenset({"number", "money", "percent", "duration"})
 _YES_NO = re.compile(
     r"^(?:is|are|was|were|am|do|does|did|has|have|had|can|could|will|would|shall|should|may|might|must)\b",
     re.IGNORECASE,
@@ -37,16 +43,16 @@ _YES_NO = re.compile(
 
 SIGNALS = ("relevance", "confidence", "margin", "lead", "share", "fits")
 """What is known of a question after reading: log-odds of the sentences' relevance and confidence; the margin of the
-best sentence's phrase, and how far it leads the next one's; the best sentence's share; whether its phrase is of the
-kind asked for."""
+best sentence's phrase, cut off below, and how far it leads the next one's; the best sentence's share; whether its
+phrase is of the kind asked for."""
 
 
 def read_phrases(question: Question, passages: Sequence[Passage], ranking: Ranking, finder: SpanFinder) -> Ranking:
     """`ranking` with the phrase that answers best in each of its sentences, weighed anew by both.
 
-    Where passages read say nothing of an answer, its relevance falls.
+    Where passages read say nothing of an answer, its relevance falls. What is hopeless stays as it is.
     """
-    if not ranking.evidence:
+    if ranking.relevance < HOPELESS:
         return ranking
     ordered = in_order(question, with_phrases(question, passages, ranking.evidence, finder))
     signals = signals_of(question, replace(ranking, evidence=ordered))
@@ -59,20 +65,31 @@ def read_phrases(question: Question, passages: Sequence[Passage], ranking: Ranki
     )
 
 
-def phrase_of(evidence: Evidence, question: Question) -> str | None:
-    """What to claim of a sentence: its phrase, where a phrase can answer and beats no answer; else None.
+def phrase_of(
+    evidence: Evidence, question: Question, least: Mapping[str, float] = phrase_weights.CLAIM_MARGINS
+) -> str | None:
+    """What to claim of a sentence: its phrase, where a phrase can answer and is likely to; else None.
 
-    Of a sentence that answers a question for all things of a kind, every phrase that does, in its order. Of a row of a
-    table, the figure under the year asked for. A sentence that tells whether something is so has no phrase.
+    Of a sentence that answers a question for all things of a kind, every phrase that beats no answer, in its order. Of
+    a row of a table, the figure under the year asked for. A sentence that tells whether something is so has no phrase.
     """
     if evidence.candidate.is_row:
         return cell_of(evidence.candidate, question)
-    beating = [phrase for phrase in evidence.phrases if phrase.margin > 0]
-    if not beating or wants_yes_or_no(question):
+    likely = [phrase for phrase in evidence.phrases if phrase.margin > least[wanted(question)]]
+    if not likely or wants_yes_or_no(question):
         return None
-    if listing_question(question.text) is None:
-        return beating[0].text
-    return "; ".join(phrase.text for phrase in sorted(beating, key=lambda phrase: phrase.span.start))
+    if question.kind in _AMOUNTS or listing_question(question.text) is None:
+        return likely[0].text
+    listed = [likely[0], *(phrase for phrase in likely[1:] if phrase.margin > 0)]
+    return "; ".join(phrase.text for phrase in sorted(listed, key=lambda phrase: phrase.span.start))
+
+
+WANTED = ("words", "account")
+
+
+def wanted(question: Question) -> str:
+    """Which of `WANTED` answers a question: an account is a clause or more."""
+    return "account" if question.kind in {"reason", "manner", "definition"} else "words"
 
 
 def in_order(
@@ -86,9 +103,9 @@ def in_order(
     return tuple(replace(evidence[i], score=float(scores[i]), share=float(shares[i])) for i in order)
 
 
-FEATURES = ("sentence", "margin", "beats", "fits")
-"""Of a sentence with its phrase: the sentence's own score; the phrase's margin, and the part of it above nought; how
-well the phrase is of the kind asked for."""
+FEATURES = ("sentence", "margin", "fits")
+"""Of a sentence with its phrase: the sentence's own score; the phrase's margin; how well the phrase is of the kind
+asked for."""
 
 
 def features_of(question: Question, evidence: Sequence[Evidence]) -> np.ndarray:
@@ -96,7 +113,7 @@ def features_of(question: Question, evidence: Sequence[Evidence]) -> np.ndarray:
     rows = []
     for one in evidence:
         margin = one.phrase.margin if one.phrase else UNREAD
-        rows.append([one.score, margin, max(0.0, margin), phrase_fits(question, one)])
+        rows.append([one.score, margin, phrase_fits(question, one)])
     return np.array(rows, dtype=np.float64)
 
 
@@ -109,12 +126,12 @@ def phrase_fits(question: Question, evidence: Evidence) -> float:
 
 def signals_of(question: Question, ranking: Ranking) -> dict[str, float]:
     """The `SIGNALS` of a ranking that `read_phrases` made."""
-    margins = [e.phrase.margin if e.phrase else UNREAD for e in ranking.evidence]
+    margins = [max(LEAST_MARGIN, e.phrase.margin if e.phrase else UNREAD) for e in ranking.evidence]
     return {
         "relevance": _log_odds(ranking.relevance),
         "confidence": _log_odds(ranking.confidence),
         "margin": margins[0],
-        "lead": margins[0] - max(margins[1:], default=UNREAD),
+        "lead": margins[0] - max(margins[1:], default=LEAST_MARGIN),
         "share": ranking.evidence[0].share,
         "fits": phrase_fits(question, ranking.evidence[0]),
     }

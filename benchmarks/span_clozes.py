@@ -36,7 +36,7 @@ _LEAST_CHARACTERS = 250
 _NAME = re.compile(r"[A-Z][\w’'-]*\w(?:\s(?:(?:of|the|de|von|van|and|for)\s)?[A-Z][\w’'-]*\w)*")
 _DATE = re.compile(
     r"(?:\d{1,2}(?:st|nd|rd|th)?\s)?(?:January|February|March|April|May|June|July|August|September|October|November|"
-    r"December)(?:\s\d{1,2}(?:st|nd|rd|th)?)?(?:,?\s\d{4})?|\b1[0-9]{3}s?\b|\b20[0-2][0-9]\b"
+    r"December)(?:\s\d{1,2}(?:st|nd|rd|th)?\b)?(?:,?\s\d{4}\b)?|\b1[0-9]{3}s?\b|\b20[0-2][0-9]\b"
 )
 _NUMBER = re.compile(
     r"[$£€]?\b\d[\d,.]*\d\b%?|\b\d\b|\b(?:two|three|four|five|six|seven|eight|nine|ten|twelve|hundred)\b"

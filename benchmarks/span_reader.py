@@ -14,10 +14,11 @@ document: the package's chunks, 8 of them, by reciprocal rank fusion of cosine a
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,18 @@ import numpy as np
 from lcdoc.agents.claims import claim_of
 from lcdoc.agents.evidence_ranking import rank_evidence
 from lcdoc.agents.offline_reader import OfflineReader, quoted_evidence
-from lcdoc.agents.phrases import FEATURES, SIGNALS, features_of, in_order, phrase_of, signals_of, with_phrases
+from lcdoc.agents.phrases import (
+    FEATURES,
+    SIGNALS,
+    UNREAD,
+    WANTED,
+    features_of,
+    in_order,
+    phrase_of,
+    signals_of,
+    wanted,
+    with_phrases,
+)
 from lcdoc.agents.questions import Question
 from lcdoc.agents.span_reader.model import SpanModel, load_span_model
 from lcdoc.agents.span_reader.weights import PATH
@@ -146,7 +158,7 @@ def documents(model: SpanModel, embedder: CachedEmbedder, names: Sequence[str]) 
     readers: dict[str, Reader] = {
         "BM25, first sentence": first_sentence,
         "MiniLM, best sentence": best_sentence(embedder),
-        "sentences ranked": through(OfflineReader(embedder)),
+        "sentences ranked": through(OfflineReader(embedder, None)),
         "with the span reader": through(OfflineReader(embedder, lambda: model)),
     }
     rows: dict[tuple[str, str], list[tuple[Case, Shown]]] = defaultdict(list)
@@ -256,19 +268,54 @@ def fit(model: SpanModel, embedder: CachedEmbedder, names: Sequence[str]) -> Non
         answerable.append(case.kind == "answerable")
         shares.append(KIND_SHARES[case.kind] / counts[case.dataset, case.kind])
         golds = [gold.removeprefix("~") for gold in case.golds]
-        phrase = phrase_of(ordered[0], question)
-        claims.append((case, token_f1(phrase or claim_of(ordered[0].candidate.text, question), golds)))
+        best = ordered[0]
+        phrase = phrase_of(replace(best, phrases=best.phrases[:1]), question, dict.fromkeys(WANTED, UNREAD))
+        if case.kind == "answerable":
+            of_sentence = token_f1(claim_of(best.candidate.text, question), golds)
+            of_phrase = of_sentence if phrase is None else token_f1(phrase, golds)
+            margin = best.phrase.margin if best.phrase else UNREAD
+            claims.append(Claimed(case.dataset, wanted(question), margin, of_phrase, of_sentence))
     shares = (np.array(shares) / np.mean(shares)).tolist()
     relevance = logistic(signals, answerable, shares, SIGNALS)
     confidence = logistic(signals, right, shares, SIGNALS)
     print(f"# questions: { {f'{a} {b}': n for (a, b), n in counts.items()} }")
+    margins = {kind: claim_margin([one for one in claims if one.wanted == kind]) for kind in WANTED}
     for name in names:
-        own = [f1 for case, f1 in claims if case.dataset == name and case.kind == "answerable"]
-        print(f"# {name}: F1 of the first claim {100 * np.mean(own):.1f}" if own else f"# {name}: none")
-    print(rendered(weights, relevance, confidence))
+        own = [one for one in claims if one.dataset == name]
+        f1s = [[one.f1_at(least) for one in own] for least in (UNREAD, math.inf)]
+        f1s.append([one.f1_at(margins[one.wanted]) for one in own])
+        phrase, sentence, chosen = (100 * np.mean(some) for some in f1s)
+        print(f"# {name}: F1 of the first claim: phrases {phrase:.1f}, sentences {sentence:.1f}, chosen {chosen:.1f}")
+    print(rendered(weights, relevance, confidence, margins))
 
 
-def rendered(ranking: dict[str, float], relevance: dict[str, float], confidence: dict[str, float]) -> str:
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """How right the best sentence's phrase would be as a claim, and the sentence itself (token F1)."""
+
+    dataset: str
+    wanted: str
+    margin: float
+    phrase: float
+    sentence: float
+
+    def f1_at(self, least: float) -> float:
+        return self.phrase if self.margin > least else self.sentence
+
+
+def claim_margin(claims: Sequence[Claimed]) -> float:
+    """The margin above which claiming the phrase is best, each set weighing the same."""
+    sizes = Counter(one.dataset for one in claims)
+
+    def mean(least: float) -> float:
+        return sum(one.f1_at(least) / sizes[one.dataset] for one in claims)
+
+    return max((step / 2 for step in range(-12, 21)), key=mean)
+
+
+def rendered(
+    ranking: dict[str, float], relevance: dict[str, float], confidence: dict[str, float], margins: dict[str, float]
+) -> str:
     """phrase_weights.py."""
 
     def table(name: str, weights: dict[str, float], doc: str) -> str:
@@ -296,6 +343,12 @@ def rendered(ranking: dict[str, float], relevance: dict[str, float], confidence:
             table("CONFIDENCE", confidence, "Whether what is quoted answers the question."),
             "FOUND_THRESHOLD: Final = 0.5",
             '"""Relevance below which nothing is quoted: a wrong answer costs as much as one that is withheld."""',
+            "",
+            table(
+                "CLAIM_MARGINS",
+                margins,
+                "Margin above which a phrase is claimed, and not its sentence: what gives the best token F1.",
+            ),
         ]
     )
 

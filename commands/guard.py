@@ -55,12 +55,13 @@ def guarded(command: Command) -> Command:
 
 def _is_for_the_user(error: Exception) -> bool:
     from lcdoc.agents.models.errors import ModelError
+    from lcdoc.agents.span_reader.weights import SpanReaderError
     from lcdoc.documents import DocumentError
     from lcdoc.memory import LibraryError
     from lcdoc.retrieval.embedders import EmbedderError
     from lcdoc.workflows.errors import WorkflowError
 
-    return isinstance(error, DocumentError | LibraryError | EmbedderError | ModelError | WorkflowError)
+    return isinstance(error, DocumentError | LibraryError | EmbedderError | SpanReaderError | ModelError | WorkflowError)
 
 
 def usage_error(message: str) -> Exception:

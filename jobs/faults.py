@@ -22,6 +22,7 @@ from lcdoc.agents.models.errors import (
     QuotaError,
     UnknownModelError,
 )
+from lcdoc.agents.span_reader.weights import SpanReaderError
 from lcdoc.documents import DocumentError, NotFoundError
 from lcdoc.memory import LibraryError
 from lcdoc.memory.errors import (
@@ -51,6 +52,7 @@ _EVERYBODYS = (
     ModelConfigError,
     ModelNameError,
     QuotaError,
+    SpanReaderError,
     UnknownModelError,
     WorkflowError,
 )
@@ -62,6 +64,7 @@ _FOR_USERS = (
     LibraryError,
     MemoryError,
     OSError,
+    SpanReaderError,
     VectorStoreError,
     WorkflowError,
 )

@@ -61,8 +61,8 @@ def reader() -> OfflineReader:
         ("What percentage of the employees work at sea?", "45%"),
         ("How long is the notice period for board members?", "six months"),
         ("What destroyed the first shipyard?", "fire"),
-        ("What was the capital expenditure in 2019?", "(116) (131) (155)"),
-        ("How many pumps move the rudder of a tanker?", "two hydraulic pumps"),
+        ("What was the capital expenditure in 2019?", "(116)"),
+        ("How many pumps move the rudder of a tanker?", "two"),
     ],
 )
 def test_the_sentence_that_answers_is_quoted_first(reader: OfflineReader, question: str, answer: str) -> None:
@@ -71,6 +71,8 @@ def test_the_sentence_that_answers_is_quoted_first(reader: OfflineReader, questi
     best = note.quotes[0]
     assert answer in best.citation.quote
     assert answer in note.claim
+    # A reason is the whole sentence.
+    assert (note.claim == best.citation.quote) == question.startswith("Why")
     assert best.citation.parts[-1].of(REPORT.text).split() == best.citation.quote.split(" … ")[-1].split()
     assert 0 < note.confidence <= 5
     assert note.dropped == 0

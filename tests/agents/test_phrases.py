@@ -10,7 +10,8 @@ import pytest
 
 from lcdoc.agents.evidence_ranking import rank_evidence
 from lcdoc.agents.offline_reader import OfflineReader
-from lcdoc.agents.phrases import phrase_of, read_phrases, wants_yes_or_no
+from lcdoc.agents.phrase_weights import CLAIM_MARGINS
+from lcdoc.agents.phrases import HOPELESS, phrase_of, read_phrases, wanted, wants_yes_or_no
 from lcdoc.agents.questions import Question
 from lcdoc.agents.reader import Passage
 from lcdoc.agents.span_reader.spans import Answer
@@ -99,11 +100,24 @@ def test_where_no_answer_is_likelier_the_question_counts_less(embedder: MiniLM) 
     assert sure.confidence > unsure.confidence
 
 
-def test_nothing_is_claimed_that_does_not_beat_no_answer(embedder: MiniLM) -> None:
-    question = Question.of("When was the ferry Ingrid sold?")
+@pytest.mark.parametrize("text", ["When was the ferry Ingrid sold?", "Why was the ferry Ingrid sold?", "Ingrid sold?"])
+def test_no_phrase_is_claimed_that_is_too_unlikely_for_what_is_asked(embedder: MiniLM, text: str) -> None:
+    question = Question.of(text)
     ranking = rank_evidence(question, passages(), embedder)
-    best = read_phrases(question, passages(), ranking, Finder("1954", -0.5)).evidence[0]
-    assert phrase_of(best, question) is None
+    least = CLAIM_MARGINS[wanted(question)]
+    for margin, claimed in ((least + 0.5, "1954"), (least - 0.5, None)):
+        read = read_phrases(question, passages(), ranking, Finder("1954", margin))
+        (best,) = (one for one in read.evidence if one.phrase is not None)
+        assert phrase_of(best, question) == claimed
+
+
+def test_hopeless_questions_are_not_read(embedder: MiniLM) -> None:
+    finder = Finder("1954", 9.0)
+    question = Question.of("Which enzyme unwinds the double helix of a gene?")
+    ranking = rank_evidence(question, passages(), embedder)
+    assert ranking.relevance < HOPELESS
+    assert read_phrases(question, passages(), ranking, finder) == ranking
+    assert finder.texts == []
 
 
 @pytest.mark.parametrize(
@@ -124,6 +138,16 @@ def test_asked_for_all_of_a_kind_the_claim_has_them_all(embedder: MiniLM) -> Non
         reader = OfflineReader(embedder, lambda fall=fall: Finder("Astrid|Ingrid|red Sigrid", 5.0, fall=fall))  # type: ignore[misc]
         assert reader.note_of(given, "List all ferries of the fjord.").claim == "Ingrid; red Sigrid; Astrid"
         assert reader.note_of(given, "What is the ferry of the fjord?").claim == best
+    unsure = OfflineReader(embedder, lambda: Finder("Astrid|Ingrid|red Sigrid", 1.0, fall=0.04))
+    assert unsure.note_of(given, "List all ferries of the fjord.").claim == "Ingrid"
+
+
+def test_asked_how_many_there_are_one_number_is_claimed(embedder: MiniLM) -> None:
+    text = "4. The ferry Ingrid may carry 74 passengers, and 20 of them may stand on its deck."
+    document = Document.create(text, (Page(1, "1", 0, len(text)),), (), SOURCE)
+    reader = OfflineReader(embedder, lambda: Finder(r"74|20|\d", 5.0, fall=-0.01))
+    note = reader.note_of([Passage(document, Span(0, len(text)))], "How many passengers may the ferry Ingrid carry?")
+    assert note.claim == "20"
 
 
 @pytest.mark.parametrize(
@@ -140,6 +164,21 @@ def test_whether_something_is_so_is_told_by_the_sentence(embedder: MiniLM, quest
     if "sold" in question:
         reader = OfflineReader(embedder, lambda: Finder("1954", 9.0))
         assert reader.note_of(passages(), question).claim == "The ferry Ingrid was sold to a yard in 1954."
+
+
+def test_two_sentences_that_say_the_same_are_one_claim(embedder: MiniLM) -> None:
+    text = "The ferry Ingrid was sold in 1954. In the year 1954 the ferry Ingrid was sold to a yard."
+    document = Document.create(text, (Page(1, "1", 0, len(text)),), (), SOURCE)
+    reader = OfflineReader(embedder, lambda: Finder("1954", 9.0))
+    draft = asyncio.run(reader.answer_from([Passage(document, Span(0, len(text)))], "When was the ferry Ingrid sold?"))
+    (claim,) = draft.claims
+    assert claim.text == "1954"
+    assert len({citation.quote for citation in claim.citations}) == 2
+
+
+def test_without_a_span_reader_sentences_are_claimed_whole(embedder: MiniLM) -> None:
+    note = OfflineReader(embedder, None).note_of(passages(), "When was the ferry Ingrid sold?")
+    assert note.claim == "The ferry Ingrid was sold to a yard in 1954."
 
 
 def test_a_phrase_ends_with_its_sentence(embedder: MiniLM) -> None:

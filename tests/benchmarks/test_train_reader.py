@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ import torch
 
 from lcdoc.agents.span_reader.model import SpanModel
 from lcdoc.agents.span_reader.windows import Vocabulary
-from lcdoc.benchmarks import span_batches, train_reader
-from lcdoc.benchmarks.span_batches import BATCH_TOKENS, Texts, epoch_of, examples_of, stacked, token_span
+from lcdoc.benchmarks import span_batches, span_clozes, train_reader
+from lcdoc.benchmarks.span_batches import BATCH_TOKENS, Example, Texts, epoch_of, examples_of, stacked, token_span
 from lcdoc.benchmarks.span_examples import Reading
 from lcdoc.benchmarks.span_network import SpanNetwork, best_spans, loss
-from lcdoc.benchmarks.train_reader import Run, cooldown_start, look, optimizer_of, rate, train
+from lcdoc.benchmarks.train_reader import Run, average, look, optimizer_of, train
 from lcdoc.evaluation.parts import part_of
 from lcdoc.retrieval.bert import Encoder, Matrix, encoder_from
 from lcdoc.retrieval.minilm import packaged_model
@@ -168,18 +169,29 @@ def test_loss_is_least_where_the_annotators_are() -> None:
     assert loss(right, targets) < loss(right.roll(1, 1), targets)
 
 
-def test_the_rate_rises_stays_and_falls() -> None:
-    shares = [rate(step, 1_000) for step in range(1_000)]
-    assert shares[0] < shares[50] < shares[150] == 1 == shares[cooldown_start(1_000) - 1]
+def test_the_rate_rises_stays_and_falls(tmp_path: Path, tensors: dict[str, Matrix]) -> None:
+    network = network_of(tensors)
+    run = Run(tmp_path, network, optimizer_of(network), 1_000, clozes=400)
+    shares = []
+    for run.step in range(1_000):
+        shares.append(run.rate())
+    start = run.cooldown_start(1_000)
+    assert start == 790
+    assert shares[0] < shares[50] < shares[150] == 1 == shares[start - 1]
     assert shares[-1] < 0.01
-    assert shares[700:] == sorted(shares[700:], reverse=True)
+    assert shares[start:] == sorted(shares[start:], reverse=True)
 
 
-@pytest.mark.parametrize("later", [12, 20])
-def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, texts: Texts, tensors: dict[str, Matrix], monkeypatch: pytest.MonkeyPatch, later: int
+@pytest.mark.parametrize(("later", "clozes"), [(12, 0), (20, 0), (12, 5), (20, 5)])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(  # noqa: PLR0917
+    tmp_path: Path, texts: Texts, tensors: dict[str, Matrix], monkeypatch: pytest.MonkeyPatch, later: int, clozes: int
 ) -> None:
     """Interrupted, or finished and then wanted longer: then from the state before the rate fell."""
+
+    def made(_: Texts, seed: int) -> list[Example]:
+        return [replace(one, dataset="cloze") for one in examples_of(texts, readings_of("train", 4 + seed), "train")[0]]
+
+    monkeypatch.setattr(train_reader, "examples_of_clozes", made)
     monkeypatch.setattr(train_reader, "SAVED_EVERY", 4)
     monkeypatch.setattr(span_batches, "BATCH_TOKENS", 256)
     monkeypatch.setattr(train_reader, "export", lambda run: None)
@@ -189,7 +201,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     def run(folder: Path, steps: int) -> SpanNetwork:
         folder.mkdir(exist_ok=True)
         network = network_of(tensors)
-        one = Run(folder, network, optimizer_of(network), steps)
+        one = Run(folder, network, optimizer_of(network), steps, clozes)
         one.load()
         train(one, texts, asked, arguments)
         return network
@@ -202,6 +214,71 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     parts = run(first, later)
     for name, weight in whole.tensors().items():
         torch.testing.assert_close(parts.tensors()[name], weight, msg=name)
+    assert (tmp_path / "whole/clozes.pt").exists() == bool(clozes)
+
+
+def test_the_mean_of_runs_is_the_mean_of_their_weights(
+    tmp_path: Path, tensors: dict[str, Matrix], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_reader, "export", lambda run: None)
+    wanted = 0.0
+    for number in (1, 3):
+        (tmp_path / str(number)).mkdir()
+        network = network_of(tensors)
+        with torch.no_grad():
+            network.kinds.fill_(number)
+        run = Run(tmp_path / str(number), network, optimizer_of(network), 9, 0, number)
+        run.save("last.pt")
+        wanted += number / 2
+    average(run, [tmp_path / "1", tmp_path / "3"])
+    torch.testing.assert_close(run.network.kinds.detach(), torch.full((3, WIDTH), wanted))
+    assert run.step == 3
+
+
+PASSAGE = (
+    "In May 1903 the harbour of Ullavik was closed by Captain Thora Lind, since ice had reached the mole. "
+    "The mole of Ullavik was built by the town in eleven years, and it cost 40,000 crowns in silver. "
+    "Later in May 1903 the fishermen sawed a channel through the ice, three miles long, to the open sea."
+)
+
+
+def test_clozes_ask_for_what_their_passage_says_or_leaves_out() -> None:
+    rng = random.Random(0)
+    made = [one for _ in range(200) for one in span_clozes.clozes_of(PASSAGE, ["Hedda Berg", "1777", "Kvernes"], rng)]
+    answered = [one for one in made if one.places]
+    assert 0.6 < len(answered) / len(made) < 0.95
+    for one in answered:
+        answers = {one.passage[start:end] for start, end in one.places}
+        assert len(answers) == 1
+        assert "\n" not in one.question
+        assert one.question.endswith("?")
+    # Of what recurs, a passage without the sentence is asked; where nothing recurs, the passage as it is.
+    assert any(one.passage != PASSAGE and "1903" in one.passage[slice(*one.places[0])] for one in answered)
+    assert any(one.passage == PASSAGE for one in answered)
+    unanswered = [one for one in made if not one.places]
+    assert any(name in one.question for one in unanswered for name in ("Hedda Berg", "1777", "Kvernes"))
+    assert any(one.passage != PASSAGE for one in unanswered)
+
+
+def test_what_can_be_asked_for_is_told_by_kind() -> None:
+    sentence = "The mole of Ullavik was built by Thora Lind in May 1903 for 40,000 crowns."
+    found = {kind: [sentence[a:b] for a, b in spans] for kind, spans in span_clozes.answers_in(sentence).items()}
+    assert found["date"] == ["May 1903"]
+    assert found["number"] == ["40,000"]
+    assert found["name"] == ["Ullavik", "Thora Lind"]
+    assert "mole" in found["words"]
+    assert found["clause"] == ["by Thora Lind in May 1903 for 40"]
+
+
+def test_a_book_is_cut_into_passages_without_what_the_publisher_adds(tmp_path: Path) -> None:
+    paragraphs = "\n\n".join(f"Line {number} of the story. " + "It snowed on the fell. " * 12 for number in range(9))
+    path = tmp_path / "11.txt"
+    path.write_text(f"Title\n*** START OF THE BOOK ***\n{paragraphs}\n*** END OF THE BOOK ***\nLicence", "utf-8")
+    passages = span_clozes.book_passages(path)
+    assert passages
+    assert "Line 0" in passages[0]
+    assert not any(word in passage for passage in passages for word in ("Title", "START", "Licence"))
+    assert all(140 <= len(passage.split()) <= 280 for passage in passages)
 
 
 def test_training_learns(
@@ -216,7 +293,7 @@ def test_training_learns(
     asked = [*readings_of("train", 60), *readings_of("tune", 4)]
     monkeypatch.setattr(train_reader, "export", lambda run: None)
     train(
-        Run(tmp_path, network, optimizer_of(network), 60),
+        Run(tmp_path, network, optimizer_of(network), 60, clozes=0),
         texts,
         asked,
         argparse.Namespace(seed=0, dropout=0.0, bfloat16=False),

@@ -17,6 +17,7 @@ from lcdoc.agents.models.errors import (
     RetriesExhaustedError,
     ServerError,
 )
+from lcdoc.agents.span_reader.weights import SpanReaderError
 from lcdoc.documents import CorruptFileError, NotFoundError
 from lcdoc.jobs import patience
 from lcdoc.jobs.errors import JobError
@@ -50,6 +51,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (AuthenticationError("m", "wrong key"), "job", None),
         (ModelConfigError("m", "no key"), "job", None),
         (EmbedderError("minilm", "is not installed", "install it"), "job", None),
+        (SpanReaderError("reader.safetensors: its weights are missing; reinstall lcdoc"), "job", None),
         (JobError("the schema does not do"), "job", None),
         (LibraryCorruptError(LIBRARY, "damaged"), "job", None),
         (LibraryAccessError(LIBRARY, "the disk is full"), "place", None),

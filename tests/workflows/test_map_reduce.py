@@ -190,7 +190,8 @@ def test_time_that_is_over_ends_an_offline_reading(desk: Desk) -> None:
 
 def test_offline_it_reads_everything_and_quotes_the_best(desk: Desk) -> None:
     answer = desk.ask(desk.documents(book(3, {3: FACT})), QUESTION, offline=True)
-    assert answer.claims[0].text == FACT
+    assert "the roof of the chapel leaked" in answer.claims[0].text
+    assert answer.claims[0].citations[0].quote == FACT
     assert answer.claims[0].citations[0].pages == (3,)
     assert answer.pages_read[0].read == ((1, 3),)
     assert not desk.server.requests
