@@ -41,6 +41,10 @@ _YES_NO = re.compile(
     re.IGNORECASE,
 )
 
+_ASKS = re.compile(
+    r"\b(?:who|whom|whose|what|when|where|which|how|why)\b|^(?:name|list|give|state|tell)\b", re.IGNORECASE
+)
+
 SIGNALS = ("relevance", "confidence", "margin", "lead", "share", "fits")
 """What is known of a question after reading: log-odds of the sentences' relevance and confidence; the margin of the
 best sentence's phrase, cut off below, and how far it leads the next one's; the best sentence's share; whether its
@@ -71,12 +75,13 @@ def phrase_of(
     """What to claim of a sentence: its phrase, where a phrase can answer and is likely to; else None.
 
     Of a sentence that answers a question for all things of a kind, every phrase that beats no answer, in its order. Of
-    a row of a table, the figure under the year asked for. A sentence that tells whether something is so has no phrase.
+    a row of a table, the figure under the year asked for. A sentence that tells whether something is so has no phrase,
+    nor has one about a subject that was named without a question.
     """
     if evidence.candidate.is_row:
         return cell_of(evidence.candidate, question)
     likely = [phrase for phrase in evidence.phrases if phrase.margin > least[wanted(question)]]
-    if not likely or wants_yes_or_no(question):
+    if not likely or wants_yes_or_no(question) or not _ASKS.search(question.core):
         return None
     if question.kind in _AMOUNTS or listing_question(question.text) is None:
         return likely[0].text

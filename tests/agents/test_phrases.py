@@ -100,7 +100,9 @@ def test_where_no_answer_is_likelier_the_question_counts_less(embedder: MiniLM) 
     assert sure.confidence > unsure.confidence
 
 
-@pytest.mark.parametrize("text", ["When was the ferry Ingrid sold?", "Why was the ferry Ingrid sold?", "Ingrid sold?"])
+@pytest.mark.parametrize(
+    "text", ["When was the ferry Ingrid sold?", "Why was the ferry Ingrid sold?", "Name its sale."]
+)
 def test_no_phrase_is_claimed_that_is_too_unlikely_for_what_is_asked(embedder: MiniLM, text: str) -> None:
     question = Question.of(text)
     ranking = rank_evidence(question, passages(), embedder)
@@ -109,6 +111,14 @@ def test_no_phrase_is_claimed_that_is_too_unlikely_for_what_is_asked(embedder: M
         read = read_phrases(question, passages(), ranking, Finder("1954", margin))
         (best,) = (one for one in read.evidence if one.phrase is not None)
         assert phrase_of(best, question) == claimed
+
+
+def test_a_subject_is_told_of_by_the_sentence(embedder: MiniLM) -> None:
+    reader = OfflineReader(embedder, lambda: Finder("1954", 9.0))
+    assert (
+        reader.note_of(passages(), "the sale of the ferry Ingrid").claim
+        == "The ferry Ingrid was sold to a yard in 1954."
+    )
 
 
 def test_hopeless_questions_are_not_read(embedder: MiniLM) -> None:

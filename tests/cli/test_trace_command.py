@@ -159,7 +159,7 @@ def test_the_command_tells_of_a_real_run(lcdoc, story, environment):
     shown = lcdoc("trace", run.id[:10])
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith(f"run {run.id}: retrieve through offline, answered\n")
-    assert "The ferry Otterling carries ninety passengers" in " ".join(shown.stdout.split())
+    assert "answer: 1 claim - ninety (page 1)" in " ".join(shown.stdout.split())
     assert max(map(len, shown.stdout.splitlines())) <= 80
     assert "\x1b" not in shown.stdout
     value = json.loads(lcdoc("trace", run.id, "--json").stdout)
