@@ -100,9 +100,7 @@ def test_where_no_answer_is_likelier_the_question_counts_less(embedder: MiniLM) 
     assert sure.confidence > unsure.confidence
 
 
-@pytest.mark.parametrize(
-    "text", ["When was the ferry Ingrid sold?", "Why was the ferry Ingrid sold?", "Name its sale."]
-)
+@pytest.mark.parametrize("text", ["When was the ferry Ingrid sold?", "Why was the ferry Ingrid sold?"])
 def test_no_phrase_is_claimed_that_is_too_unlikely_for_what_is_asked(embedder: MiniLM, text: str) -> None:
     question = Question.of(text)
     ranking = rank_evidence(question, passages(), embedder)
