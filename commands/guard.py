@@ -61,7 +61,8 @@ def _is_for_the_user(error: Exception) -> bool:
     from lcdoc.retrieval.embedders import EmbedderError
     from lcdoc.workflows.errors import WorkflowError
 
-    return isinstance(error, DocumentError | LibraryError | EmbedderError | SpanReaderError | ModelError | WorkflowError)
+    read = DocumentError | LibraryError | EmbedderError | SpanReaderError
+    return isinstance(error, read | ModelError | WorkflowError)
 
 
 def usage_error(message: str) -> Exception:
