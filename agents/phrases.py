@@ -41,6 +41,11 @@ _YES_NO = re.compile(
     re.IGNORECASE,
 )
 
+_TELLS = re.compile(
+    r"\bwhat\s+(?:happens|happened|(?:did|do|does)\b.*\b(?:say|think|discuss|suggest|propose|recommend|argue|decide|mean)\b)"
+    r"|\b(?:describe|explain|discuss|summari[sz]e)\b",
+    re.IGNORECASE,
+)
 _ASKS = re.compile(
     r"\b(?:who|whom|whose|what|when|where|which|how|why)\b|^(?:name|list|give|state|tell)\b", re.IGNORECASE
 )
@@ -94,7 +99,8 @@ WANTED = ("words", "account")
 
 def wanted(question: Question) -> str:
     """Which of `WANTED` answers a question: an account is a clause or more."""
-    return "account" if question.kind in {"reason", "manner", "definition"} else "words"
+    told = question.kind in {"reason", "manner", "definition"} or _TELLS.search(question.core)
+    return "account" if told else "words"
 
 
 def in_order(

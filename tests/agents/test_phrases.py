@@ -119,6 +119,20 @@ def test_a_subject_is_told_of_by_the_sentence(embedder: MiniLM) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("What happens if the ferry is late?", "account"),
+        ("What did the captain say about the fog?", "account"),
+        ("Why was it sold?", "account"),
+        ("When was it sold?", "words"),
+        ("What did the captain carry?", "words"),
+    ],
+)
+def test_what_is_told_takes_a_clause(text: str, length: str) -> None:
+    assert wanted(Question.of(text)) == length
+
+
 def test_hopeless_questions_are_not_read(embedder: MiniLM) -> None:
     finder = Finder("1954", 9.0)
     question = Question.of("Which enzyme unwinds the double helix of a gene?")
