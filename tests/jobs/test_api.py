@@ -47,7 +47,7 @@ def test_rows_come_as_they_are_made_and_going_on_gives_none_twice(tmp_path: Path
     assert sorted(result.document.number for result in results) == [1, 2, 3, 4, 5, 6, 7]
     failed = [result for result in results if result.error]
     assert [Path(result.document.path).name for result in failed] == ["broken.pdf"]
-    assert all(f"{99 + result.document.number} passengers" in result.answer for result in results if result.found)
+    assert all(f"{99 + result.document.number}" in result.answer for result in results if result.found)
     lines = (out / "results.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["document"]["number"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
 

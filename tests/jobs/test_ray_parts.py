@@ -164,7 +164,7 @@ def test_a_node_reads_the_marked_file_and_no_other(library: Library, tmp_path: P
         lease = Lease("token", "worker", 0.0)
         work = TaskWork("job", 7, "/on/another/machine/ferry-1.txt", read[0].document_id, 1, 1, lease)
         row = asyncio.run(node.answer(work, None, fetch)).row
-        assert "101 passengers" in row.answer
+        assert "101" in row.answer
         assert (row.document.number, row.document.path) == (7, work.path)
     finally:
         node.close()

@@ -190,7 +190,7 @@ def test_what_was_cut_off_goes_on_and_sends_nothing_again(
     answered_first = set(server.answered)
     server.default = honest
     row = answered(Work(library, job, "job", since=begun), path).row
-    assert "101 passengers" in row.answer
+    assert "101" in row.answer
     assert len(answered_first) == 1
     assert all(server.received[key] == 1 for key in answered_first)
     assert [run.status for run in library.runs.list()] == ["answered"]
