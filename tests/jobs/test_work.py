@@ -56,8 +56,10 @@ def test_a_file_becomes_a_row_with_a_checked_quote(library: Library, tmp_path: P
     (path,) = texts(tmp_path, 1)
     work = Work(library, Job(tasks=[ASK], model="offline"), "job", worker="w1")
     row = answered(work, path).row
-    assert row.answer == "In fair weather the ferry may carry 101 passengers and 1 carts."
-    assert row.claims[0]["citations"][0]["pages"] == [1]
+    assert row.answer == "101"
+    (citation,) = row.claims[0]["citations"]
+    assert citation["quote"] == "In fair weather the ferry may carry 101 passengers and 1 carts."
+    assert citation["pages"] == [1]
     assert (row.document.path, row.document.name, row.document.pages) == (path, "ferry-1.txt", 2)
     assert (row.found, row.error, row.worker, row.workflow, row.model) == (True, "", "w1", "retrieve", "offline")
     assert library.runs.find(row.run_id).status == "answered"
@@ -91,7 +93,7 @@ def test_a_document_that_another_machine_prepared_is_read_here_too(library: Libr
         return await asyncio.gather(*(work.answer(task_of(path, document_id)) for _ in range(3)))
 
     rows = [done.row for done in asyncio.run(answers(path))]
-    assert [row.answer for row in rows] == ["In fair weather the ferry may carry 101 passengers and 1 carts."] * 3
+    assert [row.answer for row in rows] == ["101"] * 3
     assert [entry.id for entry in library.list()] == [document_id]
     library.remove(document_id)
     work = Work(library, Job(tasks=[ASK], model="offline"), "job")
