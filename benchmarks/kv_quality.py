@@ -235,8 +235,9 @@ def board_of(
     *,
     settings: Sequence[Setting],
     protocols: Sequence[str],
+    solved: bool = False,
 ) -> Board:
-    """The leaderboard of all answers there are."""
+    """The leaderboard of all answers there are; with `solved`, to questions that lcdoc's full cache answers."""
     of_full: dict[str, dict[Any, int]] = {}
     for run in runs:
         if run.method == FULL:
@@ -248,6 +249,9 @@ def board_of(
         if run.engine != "lcdoc":
             wanted = [one for one in wanted if one.when == "end"]
         answers += judged(run, folder, asked, wanted, of_full.get(run.engine, {}))
+    if solved:
+        right = {(one.setting.protocol, one.case, one.question) for one in answers if one.method == FULL and one.right}
+        answers = [one for one in answers if (one.setting.protocol, one.case, one.question) in right]
     return Board(answers)
 
 
@@ -275,6 +279,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--during-shares", help="for `during`, where they are fewer")
     parser.add_argument("--protocols", default=f"{AGNOSTIC},{AWARE}")
     parser.add_argument("--minutes", type=float, default=math.inf, help="after which no method is begun any more")
+    parser.add_argument("--solved", action="store_true", help="count only questions that the full cache answers")
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
     return parser.parse_args()
 
@@ -332,10 +337,11 @@ def main() -> int:
         }
         for protocol in protocols
     }
-    board = board_of(runs, answers, asked, settings=settings, protocols=protocols)
+    board = board_of(runs, answers, asked, settings=settings, protocols=protocols, solved=arguments.solved)
     made = f"{len(cases)} contexts of about {arguments.tokens} tokens; questions: " + ", ".join(
         f"{sum(map(len, of.values()))} {protocol}" for protocol, of in asked.items()
     )
+    made += ", of which those count that the full cache answers" if arguments.solved else ""
     (out / "leaderboard.md").write_text(f"{made}.\n\n" + markdown(board, full=FULL, rival=rival), encoding="utf-8")
     for protocol, when in board.settings():
         image = plot(board, protocol, when, full=FULL)
