@@ -50,6 +50,8 @@ _ASKS = re.compile(
     r"\b(?:who|whom|whose|what|when|where|which|how|why)\b|^(?:name|list|give|state|tell)\b", re.IGNORECASE
 )
 
+WANTED = ("words", "account")
+"""What answers a question: words of a sentence, or a clause or more."""
 SIGNALS = ("relevance", "confidence", "margin", "lead", "share", "fits")
 """What is known of a question after reading: log-odds of the sentences' relevance and confidence; the margin of the
 best sentence's phrase, cut off below, and how far it leads the next one's; the best sentence's share; whether its
@@ -94,11 +96,8 @@ def phrase_of(
     return "; ".join(phrase.text for phrase in sorted(listed, key=lambda phrase: phrase.span.start))
 
 
-WANTED = ("words", "account")
-
-
 def wanted(question: Question) -> str:
-    """Which of `WANTED` answers a question: an account is a clause or more."""
+    """Which of `WANTED` answers a question."""
     told = question.kind in {"reason", "manner", "definition"} or _TELLS.search(question.core)
     return "account" if told else "words"
 

@@ -138,6 +138,9 @@ def test_what_a_method_that_died_did_not_answer_is_wrong(tmp_path: Path) -> None
     assert board.held("snapkv", HALF) == 0.4
     assert board.failures("snapkv", HALF) == {"exit -9: it": 1}
     assert board.methods("agnostic", "end") == ["snapkv"]
+    solved = board_of([full, ours], tmp_path, ASKED, settings=[HALF], protocols=["agnostic"], solved=True)
+    accuracies = [solved.accuracy("full", WHOLE), solved.accuracy("snapkv", HALF)]
+    assert [one.mean for one in accuracies if one] == [1.0, 1.0]
 
 
 def test_what_was_not_measured_is_no_failure(tmp_path: Path) -> None:
